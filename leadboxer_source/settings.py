@@ -1,0 +1,269 @@
+"""Constants, each with the loss it prevents, and the parsing of what a user configures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from urllib.parse import urlsplit
+
+import pendulum
+
+from leadboxer_source.errors import ConfigurationInvalid
+
+BASE_URL = "https://api.leadboxer.com/v1"
+"""The canonical address of v1; `https://data.leadboxer.com/v1` serves the same paths."""
+
+RATE_LIMIT = "10/minute"
+"""What the API allows each endpoint (https://developers.leadboxer.com/docs/rate-limit-exceeded); more only earns 429s."""
+
+DAY_MS = 86_400_000
+"""The grain of the API's time filter: a listing cannot be narrower than a day."""
+
+SETTLE_SECONDS = 300.0
+"""How long after it happened an event may still be invisible. Claimed earlier, it would never be asked for."""
+
+RETENTION_DAYS = 367
+"""Documents expire 366 days after their last write. Older windows are empty: listing them spends requests for nothing."""
+
+OVERLAP_BEFORE_DAYS = 1
+"""Days listed before a window's first. Without it, a server that cuts days in a zone west of UTC hides its first hours."""
+
+OVERLAP_AFTER_DAYS = 2
+"""Days listed after a window's last: one in case `between` leaves its last day out, one in case days end early in
+another zone. Without both, the newest users of a window could be claimed unseen."""
+
+PAGE_LIMIT = 500
+"""Users asked for on a page. The documented default of 50 costs ten times the requests."""
+
+FALLBACK_PAGE_LIMIT = 50
+"""The documented page size, for an API that refuses a larger one."""
+
+PAGE_GUARD = 20_000
+"""Pages after which a listing is called endless. Without it, a server that never ends its list never ends a run."""
+
+REPEATED_PAGES = 3
+"""Pages in a row that bring nobody new and so end a list whose tokens do not. One could be users moving in front."""
+
+TOKEN_SECONDS = 600.0
+"""Life of a page token. An empty page after that may be its death, not the end of the list."""
+
+LISTING_RESTARTS = 5
+"""How often a window is listed anew when its token chain breaks, before the run gives up."""
+
+WINDOW_USERS = 5_000
+"""Users a window should hold. Larger ones make a restart dear, smaller ones pay for the overlap too often."""
+
+CHILD_LIMIT = 1_000
+"""Rows asked for in one answer of sessions or events, which have no pages. A full answer may have been cut."""
+
+CHILD_LIMIT_FACTOR = 10
+"""How much more is asked for when an answer was full."""
+
+CHUNK_SIZE = 50
+"""Users handed out between two looks at the budgets: what a spent budget overshoots by."""
+
+MAX_MINUTES = 15.0
+"""Length of a slice. dlt commits a run whole or not at all, so this is what a crash can cost."""
+
+MAX_LOOKS = 12
+"""Last looks a run takes before it gives up claiming: on a site that is faster than the API nothing can be promised."""
+
+MAX_PASSES = 12
+"""Passes over a window of several pages until two agree; see `listing.py`."""
+
+LARGE_WINDOW_PAGES = 20
+"""Pages from which on two quiet passes in a row stand for agreement: in so long a listing somebody always moves."""
+
+EVENTS_AHEAD = 2_000
+"""Sessions that may queue for their events before more users are handed out; it bounds memory and what a crash costs."""
+
+LANE_WORKERS = 4
+"""Requests under way at once to one endpoint. One would leave the quota unused whenever the API is slow."""
+
+ATTEMPTS = 7
+"""Tries of one request. With the waits between (1, 2, 4, ... seconds) they outlast a minute's trouble."""
+
+FIRST_ATTEMPTS = 3
+"""Tries before anything was ever answered: a wrong address should be told in seconds, not minutes."""
+
+QUOTA_WAIT_SECONDS = 900.0
+"""The longest wait for quota that is sat out. A longer one (a day's quota) ends the slice with what was read."""
+
+MAX_FAILURES = 20
+"""Children of one run that may fail for good and be set aside. More is an outage: committing would hide it."""
+
+MAX_SET_ASIDE = 200
+"""Children kept in state to be asked again. It bounds the state; a run that would need more claims nothing."""
+
+CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
+"""Time-outs of one request. Without them a silent server holds a run for ever."""
+
+DISPLAY = ("company", "person", "unidentified")
+"""Everybody. The API's default when the filter is absent is not published, so it is always sent."""
+
+LISTING_FILTERS = frozenset(
+    {
+        "search",
+        "criteriaTextFilter",
+        "criteriaNumberFilter",
+        "criteriaFieldFilter",
+        "criteriaExitLinkFilter",
+        "criteriaLeadscoreFilter",
+        "usePresetExclusionList",
+    }
+)
+"""Parameters of the listing that a user may set. The others carry the cursor: overriding them would break coverage."""
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """So many requests in any window of `period_seconds`, to one endpoint."""
+
+    requests: int
+    period_seconds: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one source was configured with, checked and parsed. Instants are epoch milliseconds."""
+
+    site: str
+    api_key: str = field(repr=False)
+    base_url: str = BASE_URL
+    rate_limit: RateLimit | None = RateLimit(10, 60.0)
+    limiter_store: str | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    max_minutes: float | None = MAX_MINUTES
+    max_requests: int | None = None
+    chunk_size: int = CHUNK_SIZE
+    settle_seconds: float = SETTLE_SECONDS
+    relist_days: int = 0
+    display: tuple[str, ...] = DISPLAY
+    filters: tuple[tuple[str, str], ...] = ()
+    promote: tuple[str, ...] = ()
+
+    @property
+    def scope(self) -> str:
+        """Names the dataset and the listing filters: what is covered under one says nothing about another."""
+        filters = [f"{name}={value}" for name, value in self.filters]
+        if self.display != DISPLAY:
+            filters.insert(0, f"display={';'.join(self.display)}")
+        return "&".join([self.site, *filters])
+
+
+_PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
+
+
+def parse_rate_limit(text: str) -> RateLimit | None:
+    """Parses `"10/minute"`, `"10/second"` or `"unlimited"` (`None`).
+
+    Raises:
+        ConfigurationInvalid: The text is none of these.
+    """
+    if text.strip().lower() == "unlimited":
+        return None
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(second|minute|hour|day)\s*", text.lower())
+    if not match or int(match[1]) == 0:
+        raise ConfigurationInvalid(
+            f"rate_limit {text!r} is not a rate: write it like '10/minute' or '10/second', or 'unlimited'."
+        )
+    return RateLimit(int(match[1]), _PERIODS[match[2]])
+
+
+def parse_instant(value: str | date | datetime | None, name: str) -> int | None:
+    """Parses a date or a time, in UTC where it names no zone, to epoch milliseconds.
+
+    Raises:
+        ConfigurationInvalid: The text is no date.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            parsed = pendulum.parse(value)
+        except ValueError:
+            parsed = None
+        if not isinstance(parsed, datetime):
+            raise ConfigurationInvalid(f"{name} {value!r} is not a date: write it like '2026-05-31'.")
+        value = parsed
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=timezone.utc)
+    return round(value.timestamp() * 1000)
+
+
+def parse_site(site: str) -> str:
+    """Checks a dataset id: 32 hexadecimal digits, in lower case.
+
+    Raises:
+        ConfigurationInvalid: It has another form.
+    """
+    if not re.fullmatch(r"[0-9a-f]{32}", site.strip().lower()):
+        raise ConfigurationInvalid(
+            "site is not a LeadBoxer dataset id: copy the 32 letters and digits from the App's dataset settings."
+        )
+    return site.strip().lower()
+
+
+def parse_key(api_key: str) -> str:
+    """Checks that the key can be sent in a header.
+
+    Raises:
+        ConfigurationInvalid: It is empty or holds characters that no header can.
+    """
+    key = api_key.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationInvalid(
+            "api_key is empty or has characters no key has: "
+            "copy it again from the LeadBoxer App (Integrations, Data, API key)."
+        )
+    return key
+
+
+def parse_base_url(base_url: str) -> str:
+    """Checks the API's address: https, or plain http to this machine.
+
+    Raises:
+        ConfigurationInvalid: It is no address, or would send the key in the clear.
+    """
+    parts = urlsplit(base_url.strip())
+    loopback = parts.hostname in {"localhost", "::1"} or (parts.hostname or "").startswith("127.")
+    if not parts.hostname or parts.scheme not in {"http", "https"}:
+        raise ConfigurationInvalid(f"base_url is not a web address: write it like '{BASE_URL}'.")
+    if parts.scheme == "http" and not loopback:
+        raise ConfigurationInvalid("base_url must begin with https://, or the key would travel in the clear.")
+    if parts.query or parts.fragment or parts.username:
+        raise ConfigurationInvalid(f"base_url must be a bare address like '{BASE_URL}', with nothing added to it.")
+    return base_url.strip().rstrip("/")
+
+
+def parse_display(display: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Checks which kinds of users to list, in the API's order.
+
+    Raises:
+        ConfigurationInvalid: One of them is none of the API's three.
+    """
+    if display is None:
+        return DISPLAY
+    kinds = set(re.split(r"[;,\s]+", display.strip()) if isinstance(display, str) else display)
+    if not kinds or not kinds <= set(DISPLAY):
+        raise ConfigurationInvalid(f"display takes any of {', '.join(DISPLAY)}, joined by ';'.")
+    return tuple(kind for kind in DISPLAY if kind in kinds)
+
+
+def parse_filters(filters: Mapping[str, object] | None) -> tuple[tuple[str, str], ...]:
+    """Checks additional parameters of the listing (`criteriaTextFilter` and its like), sorted by name.
+
+    Raises:
+        ConfigurationInvalid: A parameter is not one that a user may set.
+    """
+    unknown = set(filters or {}) - LISTING_FILTERS
+    if unknown:
+        raise ConfigurationInvalid(
+            f"filters cannot set {', '.join(sorted(unknown))}: use any of {', '.join(sorted(LISTING_FILTERS))}."
+        )
+    return tuple(sorted((name, str(value)) for name, value in (filters or {}).items()))
