@@ -1,0 +1,406 @@
+"""HTTP: session, pacing and retry. Knows status codes and clocks, not what the answers mean.
+
+Pacing sits below the retry, so every attempt pays for its slot; waiting for quota is not a failed attempt. Facts of
+the API: https://developers.leadboxer.com/docs/rate-limit-exceeded (the waits are told in the 429's body).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urljoin, urlsplit
+
+import orjson
+import requests
+from dlt.common import logger
+from dlt.common.runtime import run_context
+from dlt.sources.helpers.requests.session import Session
+from dlt.sources.helpers.rest_client.auth import APIKeyAuth
+from pyrate_limiter import InMemoryBucket, Rate, RateItem, SQLiteBucket
+from requests.adapters import HTTPAdapter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
+from leadboxer_source import errors, settings
+from leadboxer_source.settings import RateLimit, Settings
+
+_PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+_IN_PROCESS_ONLY = ":memory:"
+
+
+class Clock(Protocol):
+    """Tells the time and lets it pass; tests bring one that jumps."""
+
+    def time(self) -> float:
+        """Returns epoch seconds."""
+
+    def sleep(self, seconds: float, stop: threading.Event) -> None:
+        """Waits, or returns early when `stop` is set."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def time(self) -> float:
+        """Returns epoch seconds."""
+        return time.time()
+
+    def sleep(self, seconds: float, stop: threading.Event) -> None:
+        """Waits, or returns early when `stop` is set."""
+        stop.wait(seconds)
+
+
+class Told(NamedTuple):
+    """What a 429 says about its limit; `None` where it says nothing usable."""
+
+    wait_seconds: float | None
+    rate: RateLimit | None
+
+
+def told_by(headers: Mapping[str, str], body: Any, now: float) -> Told:
+    """Reads a 429: how long to wait (header, else body, else reset time) and which limit was hit."""
+    body = body if isinstance(body, dict) else {}
+    requests_allowed = _positive(body.get("rate-limit"))
+    period = _PERIOD_SECONDS.get(str(body.get("rate-limit-period")).lower())
+    rate = RateLimit(int(requests_allowed), period) if requests_allowed and requests_allowed >= 1 and period else None
+    reset = _positive(body.get("rate-limit-reset"))
+    waits = (
+        _positive(headers.get("Retry-After")),
+        _positive(body.get("retry-after")),
+        _positive(reset - now) if reset else None,
+    )
+    return Told(next((wait for wait in waits if wait), None), rate)
+
+
+def _positive(value: Any) -> float | None:
+    """The value as a number, or `None` for what is none, zero or negative."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if number > 0 else None
+
+
+class Pace:
+    """Lets at most so many requests go in any window, for one key and endpoint, as close to the limit as it goes."""
+
+    def __init__(self, rate: RateLimit | None, clock: Clock, stop: threading.Event, store: Path | None, name: str):
+        self.waiting_until = 0.0
+        self._configured = self._rate = rate
+        self._clock = clock
+        self._stop = stop
+        self._held_until = 0.0
+        self._lock = threading.Lock()
+        self._bucket = self._open(rate, store, name) if rate else None
+
+    def acquire(self) -> float:
+        """Waits for a slot and takes it; returns the seconds waited.
+
+        Raises:
+            Cancelled: The run ended meanwhile.
+        """
+        started = self._clock.time()
+        while True:
+            if self._stop.is_set():
+                raise errors.Cancelled("The run ended before this request was sent.")
+            with self._lock:
+                wait = self._wait()
+            if wait <= 0:
+                return self._clock.time() - started
+            self.waiting_until = self._clock.time() + wait
+            self._clock.sleep(wait, self._stop)
+
+    def hold(self, seconds: float) -> None:
+        """Lets nothing go for so long: the server said so."""
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock.time() + seconds)
+
+    def learn(self, told: RateLimit) -> None:
+        """Takes over a limit that the server named, if it is lower than the configured one; a higher one lifts it."""
+        with self._lock:
+            if self._bucket is None or self._configured is None:
+                return
+            rate = min(self._configured, told, key=lambda limit: limit.requests / limit.period_seconds)
+            if rate != self._rate:
+                logger.warning(f"LeadBoxer allows {rate.requests} requests in {rate.period_seconds:g} s; adapting.")
+                self._rate = rate
+                self._bucket.rates = [self._window(rate)]
+
+    def seconds_for(self, requests_owed: int) -> float:
+        """Estimates how long so many requests take at this pace."""
+        return requests_owed * self._rate.period_seconds / self._rate.requests if self._rate else 0.0
+
+    @property
+    def burst(self) -> int:
+        """Requests that may go at once after a pause."""
+        return self._rate.requests if self._rate else settings.LANE_WORKERS
+
+    def close(self) -> None:
+        """Gives the store back."""
+        if self._bucket is not None:
+            self._bucket.close()
+
+    def _wait(self) -> float:
+        """Seconds until a slot is free; 0 takes it."""
+        now = self._clock.time()
+        if now < self._held_until:
+            return self._held_until - now
+        if self._bucket is None or self._rate is None:
+            return 0.0
+        slot = RateItem("request", int(now * 1000))
+        if self._bucket.put(slot):
+            self._bucket.leak(slot.timestamp)
+            return 0.0
+        wait_ms = self._bucket.waiting(slot)
+        assert isinstance(wait_ms, int)  # noqa: S101 - pyrate-limiter types it for its asynchronous buckets too
+        if wait_ms > self._window(self._rate).interval + 1:
+            # stamps from the future: the machine's clock was set back
+            self._bucket.flush()
+        return max(wait_ms, 1) / 1000
+
+    @staticmethod
+    def _window(rate: RateLimit) -> Rate:
+        """The server counts on arrival: a first request that travelled slowly must not make the window look short."""
+        return Rate(rate.requests, int(rate.period_seconds * 1000 * 1.01) + 10)
+
+    def _open(self, rate: RateLimit, store: Path | None, name: str) -> InMemoryBucket | SQLiteBucket:
+        window = [self._window(rate)]
+        if store is None:
+            return InMemoryBucket(window)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        return SQLiteBucket.init_from_file(window, table=name, db_path=str(store), use_file_lock=True)
+
+
+class Reply(NamedTuple):
+    """An answer: its JSON, and the server's clock in epoch milliseconds (`None` if it did not say)."""
+
+    body: Any
+    server_ms: int | None
+
+
+class _Failed(Exception):  # noqa: N818 - never leaves this module
+    """An attempt that may go better the next time."""
+
+    def __init__(self, reason: str, *, foreign: bool = False, wait_seconds: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.foreign, self.wait_seconds = reason, foreign, wait_seconds
+
+
+class Transport:
+    """Sends requests to one account: paced for each endpoint, retried, with the key in the header only."""
+
+    def __init__(self, config: Settings, clock: Clock | None = None) -> None:
+        self.requests: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.waited_seconds: defaultdict[str, float] = defaultdict(float)
+        self.clock = clock or SystemClock()
+        self.stop = threading.Event()
+        self._config = config
+        self._answered = False
+        self._counting = threading.Lock()
+        self._paces: dict[str, Pace] = {}
+        self._session = Session(timeout=(settings.CONNECT_SECONDS, settings.READ_SECONDS), raise_for_status=False)
+        self._session.auth = APIKeyAuth(name="x-api-key", api_key=config.api_key, location="header")
+        self._session.headers["Accept"] = "application/json"
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = HTTPAdapter(pool_maxsize=4 * settings.LANE_WORKERS)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(_Failed),
+            stop=self._is_last,
+            wait=_back_off,
+            sleep=lambda seconds: self.clock.sleep(seconds, self.stop),
+            reraise=True,
+        )
+
+    def pace(self, endpoint: str) -> Pace:
+        """Returns the limiter of an endpoint."""
+        with self._counting:
+            if endpoint not in self._paces:
+                self._paces[endpoint] = Pace(
+                    self._config.rate_limit, self.clock, self.stop, _store_of(self._config), endpoint
+                )
+            return self._paces[endpoint]
+
+    def get(self, endpoint: str, path: str, params: Mapping[str, str | int], *, resend: bool = True) -> Reply:
+        """Asks for `path` and returns the JSON that came back.
+
+        Args:
+            endpoint: Whose quota the request counts against.
+            path: Below the base URL.
+            params: The query; never holds the key.
+            resend: False for a request that must not be sent twice (a page token).
+
+        Raises:
+            RequestRefused: A 4xx that a repetition cannot help.
+            CredentialsRejected: 401.
+            PaymentRequired: 402.
+            AccessDenied: 403.
+            NotLeadBoxer: What answered does not speak the API.
+            QuotaExhausted: The wait asked for outlasts any slice.
+            ApiUnavailable: Every attempt failed.
+            Cancelled: The run ended meanwhile.
+        """
+        try:
+            attempt = self._retrying if resend else self._retrying.copy(stop=lambda _: True)
+            return attempt(self._attempt, endpoint, path, params)
+        except _Failed as failure:
+            told = f"{self._host} did not answer {path} as LeadBoxer does: {failure.reason}"
+            if failure.foreign:
+                raise errors.NotLeadBoxer(f"{told}; check base_url and any proxy in between.") from None
+            raise errors.ApiUnavailable(f"{told}; what was loaded is kept, run again later.") from None
+
+    def close(self) -> None:
+        """Ends all waiting and gives connections back."""
+        self.stop.set()
+        self._session.close()
+        for pace in self._paces.values():
+            pace.close()
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._config.base_url).netloc
+
+    def _is_last(self, attempt: RetryCallState) -> bool:
+        allowed = settings.ATTEMPTS if self._answered else settings.FIRST_ATTEMPTS
+        return self.stop.is_set() or attempt.attempt_number >= allowed
+
+    def _attempt(self, endpoint: str, path: str, params: Mapping[str, str | int]) -> Reply:
+        """One attempt; a 429 is waited out inside it, because waiting for quota is no failure."""
+        pace, refused = self.pace(endpoint), 0
+        while True:
+            waited = pace.acquire()
+            response = self._send(f"{self._config.base_url}/{path}", params)
+            with self._counting:
+                self.requests[endpoint] += 1
+                self.waited_seconds[endpoint] += waited
+                self.refusals[endpoint] += response.status_code == 429
+            if response.status_code != 429:
+                return self._read(response, path)
+            refused += 1
+            self._wait_as_told(pace, response, path, refused)
+
+    def _send(self, url: str, params: Mapping[str, str | int]) -> requests.Response:
+        # redirects are not left to requests: it would carry the key to another host
+        try:
+            response = self._session.get(url, params=params, allow_redirects=False)
+            for _ in range(3):
+                if not response.is_redirect:
+                    break
+                target = urljoin(url, response.headers["Location"])
+                if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                    raise errors.NotLeadBoxer(
+                        f"{self._host} redirects to another host, where the key must not go; correct base_url."
+                    )
+                response = self._session.get(target, allow_redirects=False)
+        except requests.exceptions.SSLError:
+            raise errors.NotLeadBoxer(
+                f"The TLS certificate of {self._host} cannot be trusted; check base_url and any proxy in between."
+            ) from None
+        except requests.exceptions.RequestException as error:
+            raise _Failed(_spoken(error)) from None
+        return response
+
+    def _wait_as_told(self, pace: Pace, response: requests.Response, path: str, refused: int) -> None:
+        told = told_by(response.headers, _json(response), self.clock.time())
+        if told.rate:
+            pace.learn(told.rate)
+        wait = told.wait_seconds if told.wait_seconds is not None else 60.0
+        # a server that keeps refusing after the wait it asked for is given more each time
+        wait = max(wait, min(2.0 ** (refused - 1) - 1, 60.0))
+        if wait > settings.QUOTA_WAIT_SECONDS or refused > 10:
+            raise errors.QuotaExhausted(
+                f"LeadBoxer's quota for {path} is spent for {wait / 3600:.1f} hours; run again after that.", wait
+            )
+        pace.hold(wait * random.uniform(1.02, 1.05))  # noqa: S311 - jitter, not a secret
+
+    def _read(self, response: requests.Response, path: str) -> Reply:
+        status = response.status_code
+        if status >= 500 or status == 408:
+            raise _Failed(f"status {status}", wait_seconds=_positive(response.headers.get("Retry-After")))
+        body = _json(response)
+        if status == 401:
+            raise errors.CredentialsRejected(
+                "LeadBoxer does not know this API key (401); copy it again from the App (Integrations, Data, API key)."
+            )
+        if status == 402:
+            raise errors.PaymentRequired(
+                "The LeadBoxer account has spent its free tier (402); add a card or wait for the next month."
+            )
+        if status == 403:
+            raise errors.AccessDenied(
+                "This API key may not read this dataset (403); check that `site` belongs to the key's account."
+            )
+        if status >= 300:
+            detail = body.get("detail") or body.get("message") if isinstance(body, dict) else None
+            raise errors.RequestRefused(
+                f"LeadBoxer refused {path} with status {status}{f' ({_clipped(detail)})' if detail else ''}.", status
+            )
+        if body is _NOT_JSON:
+            foreign = response.content.lstrip().startswith(b"<")
+            raise _Failed("no JSON but a web page" if foreign else "torn or empty JSON", foreign=foreign)
+        if isinstance(body, dict) and body.get("responseCode") not in (None, 0, "0"):
+            raise _Failed(f"responseCode {_clipped(body['responseCode'])}")
+        self._answered = True
+        return Reply(body, _date_ms(response.headers.get("Date")))
+
+
+_NOT_JSON = object()
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return _NOT_JSON
+
+
+def _clipped(text: object) -> str:
+    """Text of the API, short and on one line; an id or address in it is not repeated."""
+    words = str(text).split()
+    return " ".join("..." if "@" in word or sum(map(str.isdigit, word)) > 6 else word for word in words)[:200]
+
+
+def _spoken(error: requests.exceptions.RequestException) -> str:
+    """Names the failure without its address, which would hold ids."""
+    text = str(error)
+    if "resolve" in text or "Name or service" in text or "nodename" in text:
+        return "the host name is unknown"
+    if isinstance(error, requests.exceptions.Timeout):
+        return "time-out"
+    if "refused" in text:
+        return "connection refused"
+    return "the connection broke"
+
+
+def _back_off(attempt: RetryCallState) -> float:
+    """1, 2, 4, ... seconds and up to a quarter more; at least what the server asked for."""
+    failure = attempt.outcome.exception() if attempt.outcome else None
+    asked = failure.wait_seconds if isinstance(failure, _Failed) and failure.wait_seconds else 0.0
+    wait = float(2 ** (attempt.attempt_number - 1)) * random.uniform(1.0, 1.25)  # noqa: S311 - jitter, not a secret
+    return max(wait, min(asked, 120.0))
+
+
+def _date_ms(header: str | None) -> int | None:
+    try:
+        return int(parsedate_to_datetime(header).timestamp() * 1000) if header else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _store_of(config: Settings) -> Path | None:
+    """Where processes that share a key share its budget: a file named after the account, not after the key."""
+    if config.limiter_store == _IN_PROCESS_ONLY:
+        return None
+    if config.limiter_store:
+        return Path(config.limiter_store)
+    account = hashlib.blake2b(f"{config.base_url}\n{config.api_key}".encode(), digest_size=8).hexdigest()
+    return Path(run_context.active().data_dir) / "leadboxer" / f"rate-limit-{account}.sqlite"
