@@ -1,0 +1,286 @@
+"""From the API's records to rows: pure. What fits no column stays in the row's `properties`; no value is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from leadboxer_source.errors import ConfigurationInvalid
+from leadboxer_source.tables import DROPPED, EVENT_FIELDS, INFERRED_PREFIXES, SESSION_FIELDS, USER_FIELDS, Field, snake
+
+Record = Mapping[str, Any]
+Row = dict[str, Any]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_LAST_MS = 253_402_300_799_999
+_API_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+_LAST_ACTIVITY = ("lastEvent", "eventEsTimestamp", "eventUnixTimestamp")
+
+
+class Misfit(ValueError):
+    """A value does not fit the type of its column."""
+
+
+def instant(epoch_ms: int) -> datetime:
+    """Returns epoch milliseconds as a time in UTC, exact to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=epoch_ms)
+
+
+def epoch_ms(value: Any) -> int:
+    """Reads epoch milliseconds, sent as a number or as its digits.
+
+    Raises:
+        Misfit: The value is neither, or lies outside the years 1970 to 9999.
+    """
+    found = _integer(value)
+    if not 0 <= found <= _LAST_MS:
+        raise Misfit
+    return found
+
+
+def last_activity_ms(record: Record) -> int | None:
+    """Returns the time of a user's or session's last event in epoch milliseconds, or `None` if it is not known."""
+    for name in _LAST_ACTIVITY:
+        try:
+            return epoch_ms(record.get(name))
+        except Misfit:
+            continue
+    return None
+
+
+def identifier(record: Record, name: str) -> str | None:
+    """Returns an id as text, or `None` where the record has none that can be asked for."""
+    value = record.get(name)
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "" else None
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool):
+        raise Misfit
+    if isinstance(value, str):
+        if not re.fullmatch(r"\s*[+-]?\d{1,19}\s*", value, re.ASCII):
+            raise Misfit
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise Misfit
+    return value
+
+
+def _double(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise Misfit
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise Misfit from None
+    if not math.isfinite(number):
+        raise Misfit
+    return number
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and len(value) == 1 and isinstance(name := value.get("name"), str):
+        return name  # `type` is sent as {"name": "user"}
+    if isinstance(value, (bool, int, float)):
+        return orjson.dumps(value).decode()
+    raise Misfit
+
+
+def _timestamp(value: Any) -> datetime:
+    return instant(epoch_ms(value))
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Misfit
+    return value
+
+
+def _json(value: Any) -> Any:
+    if not isinstance(value, (dict, list)):
+        raise Misfit
+    return value or None
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "text": _text,
+    "bigint": _integer,
+    "double": _double,
+    "timestamp": _timestamp,
+    "bool": _bool,
+    "json": _json,
+}
+
+
+class _Known(NamedTuple):
+    """Where a field goes; of several spellings the one with the lowest rank wins."""
+
+    column: str
+    rank: int
+    read: Callable[[Any], Any]
+
+
+class Shape:
+    """Turns records of one kind into rows.
+
+    Args:
+        fields: The fields that have a column.
+        reserved: Columns that no inferred field may take.
+        promote: Custom properties that get a text column as well.
+    """
+
+    def __init__(self, fields: Sequence[Field], reserved: Iterable[str], promote: Sequence[str] = ()) -> None:
+        self._known = {
+            name.lower(): _Known(field.column, rank, _READERS[field.kind])
+            for field in fields
+            for rank, name in enumerate(field.names)
+        }
+        self._taken = {*reserved, *(field.column for field in fields)}
+        self._promoted = _promoted(promote, self._taken)
+        self._taken.update(self._promoted.values())
+        self._inferred = lru_cache(maxsize=10_000)(self._inferred_column)
+
+    def row(self, record: Record) -> Row:
+        """Returns the columns of a record and, under `properties`, all that has none."""
+        row: Row = {}
+        ranks: dict[str, tuple[int, str]] = {}
+        bag: Row = {}
+        for name, value in record.items():
+            lower = name.lower()
+            known = self._known.get(lower)
+            if known is not None:
+                if value == "" or value is None:
+                    continue  # the API's way of saying that it does not know
+                self._take(row, ranks, bag, record, name, known)
+            elif lower not in DROPPED and lower != "site":
+                column = self._inferred(name)
+                if column is None or isinstance(value, (dict, list)) or column in row:
+                    bag[name] = value
+                elif value != "" and value is not None:
+                    row[column] = value
+                if name in self._promoted:
+                    row[self._promoted[name]] = as_text(value)
+        row["properties"] = bag or None
+        return row
+
+    def _take(
+        self, row: Row, ranks: dict[str, tuple[int, str]], bag: Row, record: Record, name: str, known: _Known
+    ) -> None:
+        """Puts a known field into its column, or into the bag if it does not fit or another spelling has it."""
+        try:
+            value = known.read(record[name])
+        except Misfit:
+            bag[name] = record[name]
+            return
+        holder = ranks.get(known.column)
+        if holder is None or known.rank < holder[0]:
+            if holder is not None and row[known.column] != value:
+                bag[holder[1]] = record[holder[1]]
+            row[known.column] = value
+            ranks[known.column] = (known.rank, name)
+        elif row[known.column] != value:
+            bag[name] = record[name]
+
+    def _inferred_column(self, name: str) -> str | None:
+        """The column of an unknown field that follows the API's own naming."""
+        if not _API_NAME.fullmatch(name) or not name.lower().startswith(INFERRED_PREFIXES):
+            return None
+        column = snake(name)
+        return None if column in self._taken or column.startswith("_dlt") else column
+
+
+def _promoted(promote: Sequence[str], taken: set[str]) -> dict[str, str]:
+    columns = {name: snake(name) if name else "" for name in promote}
+    wrong = [name for name, column in columns.items() if column in taken or not column or column.startswith("_dlt")]
+    if wrong or len(set(columns.values())) < len(columns):
+        raise ConfigurationInvalid(
+            f"promote cannot make columns of {', '.join(map(repr, wrong or promote))}: "
+            "each needs a column name of its own that no table has yet."
+        )
+    return columns
+
+
+def as_text(value: Any) -> str | None:
+    """Returns a property's value as text: a text as it is, `None` for null, anything else as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return orjson.dumps(value).decode()
+
+
+def json_type(value: Any) -> str:
+    """Returns the name that JSON has for the value's type."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    names = {str: "string", int: "integer", float: "number", list: "array"}
+    return names.get(type(value), "object")
+
+
+class Shapes:
+    """Makes the rows of one dataset.
+
+    Args:
+        site: Dataset id.
+        promote: Custom properties that get a text column as well.
+    """
+
+    def __init__(self, site: str, promote: Sequence[str] = ()) -> None:
+        reserved = ("site", "event_key", "properties", "read_at")
+        self.site = site
+        self._user = Shape(USER_FIELDS, reserved, promote)
+        self._session = Shape(SESSION_FIELDS, reserved, promote)
+        self._event = Shape(EVENT_FIELDS, reserved, promote)
+
+    def user(self, record: Record, read_at: datetime) -> Row:
+        """Returns the row of a user."""
+        return {"site": self.site, **self._user.row(record), "read_at": read_at}
+
+    def session(self, record: Record, user_id: str, read_at: datetime) -> Row:
+        """Returns the row of a session; an owner that the record does not name is the user it was asked for."""
+        return {"site": self.site, "user_id": user_id, **self._session.row(record), "read_at": read_at}
+
+    def events(
+        self, records: Iterable[Record], session_id: str, user_id: str | None, read_at: datetime
+    ) -> Iterator[Row]:
+        """Yields the rows of a session's events. Equal hits are told apart by their ordinal in the answer."""
+        seen: Counter[bytes] = Counter()
+        for record in records:
+            row = {"site": self.site, "session_id": session_id, "user_id": user_id, **self._event.row(record)}
+            url = row.get("original_url") or row.get("root_url")
+            identity = orjson.dumps(
+                [row["session_id"], row.get("event_id"), row.get("occurred_at"), row.get("title"), url]
+            )
+            ordinal = seen[identity]
+            seen[identity] += 1
+            key = hashlib.blake2b(identity + b"#%d" % ordinal, digest_size=16).hexdigest()
+            yield {**row, "event_key": key, "read_at": read_at}
+
+
+def property_rows(event: Row) -> Iterator[Row]:
+    """Yields one row for each property that an event's row carries; those of `customEventInfo` are named after it."""
+    bag = event.get("properties") or {}
+    info = event.get("custom_event_info")
+    nested = info if isinstance(info, dict) else {}
+    for name, value in [*((f"customEventInfo.{name}", value) for name, value in nested.items()), *bag.items()]:
+        yield {
+            "site": event["site"],
+            "event_key": event["event_key"],
+            "name": name,
+            "session_id": event.get("session_id"),
+            "value": as_text(value),
+            "value_type": json_type(value),
+            "read_at": event["read_at"],
+        }
