@@ -1,0 +1,294 @@
+"""Sessions and events: what is owed for a user who was handed out, fetched in lanes and yielded in order.
+
+The generators here are polled by dlt in turn with all others. One that has to wait for an answer yields `None`, which
+dlt takes for "nothing yet, ask somebody else"; so the lanes fill while rows are written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+
+from dlt.common import logger
+
+from leadboxer_source import errors, settings
+from leadboxer_source.client import EVENTS, SESSIONS, Answer, Record
+from leadboxer_source.coverage import Stretch, covers
+from leadboxer_source.lanes import Lane
+from leadboxer_source.rows import Row, Shapes, identifier, instant, last_activity_ms
+from leadboxer_source.state import SetAside
+from leadboxer_source.transport import Clock
+
+Rows = list[Row]
+Polled = Iterator[Rows | None]
+"""Rows, or `None`: nothing yet, poll somebody else."""
+
+_QUIET_POLLS = 5
+_ROWS_AT_ONCE = 500
+_FAILED = (errors.ApiUnavailable, errors.RequestRefused, errors.NotLeadBoxer)
+
+
+class ReadingClock:
+    """Stamps rows with the time of their reading: never twice the same, so that the later of two readings wins."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = instant(0)
+
+    def stamp(self) -> datetime:
+        """Returns the time, or a moment after the last stamp where the clock stands still."""
+        now = instant(int(self._clock.time() * 1000))
+        self._last = max(now, self._last + timedelta(microseconds=1))
+        return self._last
+
+
+class Children:
+    """Fetches the sessions of users and the events of sessions, and judges which are owed.
+
+    Args:
+        lanes: The lane of each child endpoint.
+        shapes: Makes the rows.
+        covered_events: Where events are loaded already; a session last active there owes none.
+        with_events: Whether events or their properties are wanted at all.
+        set_aside: What an earlier run could not fetch; it is asked for first.
+        reading: Stamps rows.
+        abandon: Stops the lanes once nobody collects their answers any more.
+
+    Attributes:
+        gone: Parents that the API did not know: merged into another user meanwhile, or expired.
+        asked: How many parents were asked for each endpoint.
+        loaded: How many rows came of each endpoint.
+        set_aside: By endpoint, what could not be fetched so far.
+        failures: Rows for the table of failures.
+        exhausted: The quota that ended the slice, if one did.
+    """
+
+    def __init__(
+        self,
+        lanes: dict[str, Lane],
+        shapes: Shapes,
+        reading: ReadingClock,
+        *,
+        covered_events: Sequence[Stretch] = (),
+        with_events: bool = True,
+        set_aside: dict[str, SetAside] | None = None,
+        abandon: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.gone = 0
+        self.asked: Counter[str] = Counter()
+        self.loaded: Counter[str] = Counter()
+        self.set_aside: dict[str, SetAside] = {name: dict((set_aside or {}).get(name, {})) for name in (SESSIONS, EVENTS)}
+        self.failures: Rows = []
+        self.exhausted: errors.QuotaExhausted | None = None
+        self.adopts_strangers = True
+        self._lanes = lanes
+        self._shapes = shapes
+        self._reading = reading
+        self._abandon = abandon
+        self._covered_events = covered_events
+        self._with_events = with_events
+        self._retried = {name: list(self.set_aside[name]) for name in (SESSIONS, EVENTS) if with_events or name == SESSIONS}
+        self._again = frozenset(self._retried[SESSIONS])
+        self._owing_users: set[str] = set()
+        self._owing_sessions: dict[str, str | None] = {}
+        self._asked_at: dict[str, int | None] = {}
+        self._failed = 0
+        self._collecting = 0
+        self._turns = 0
+
+    @property
+    def waits_to_retry(self) -> bool:
+        """Whether something was set aside by an earlier run and not asked for yet."""
+        return any(self._retried.values())
+
+    def owe(self, user_ids: Sequence[str]) -> None:
+        """Notes that these users, once handed out, are to be asked for their sessions."""
+        self._owing_users.update(user_ids)
+
+    def sessions(self, users: Rows) -> Polled:
+        """Asks for the sessions of those users that owe them; yields their rows in the users' order."""
+        owed = self._retried.pop(SESSIONS, [])
+        for user_id in (user["user_id"] for user in users):
+            if user_id in self._owing_users or self.adopts_strangers:
+                self._owing_users.discard(user_id)
+                owed.append(user_id)
+        return self._collect(SESSIONS, owed, self._session_rows)
+
+    def events(self, sessions: Rows) -> Polled:
+        """Asks for the events of those sessions that owe them; yields their rows in the sessions' order."""
+        owed = self._retried.pop(EVENTS, [])
+        owners: dict[str, str | None] = {}
+        for session in sessions:
+            session_id = session["session_id"]
+            if session_id in self._owing_sessions:
+                owners[session_id] = self._owing_sessions.pop(session_id)
+                owed.append(session_id)
+        return self._collect(
+            EVENTS, owed, lambda session_id, records: self._event_rows(session_id, owners.get(session_id), records)
+        )
+
+    def rest(self) -> Iterator[None]:
+        """Yields `None` until the children have finished all that was handed out.
+
+        dlt does not tell whether a chunk is still on its way to a child: it may be held by a fork of the pipe. But it
+        polls its generators in turn, so a few polls in which nothing moved prove that nothing is left.
+        """
+        quiet, turns = 0, self._turns
+        while quiet < _QUIET_POLLS:
+            yield None
+            moved = self._collecting > 0 or turns != self._turns
+            quiet, turns = (0 if moved else quiet + 1), self._turns
+
+    def owed_requests(self) -> int:
+        """Requests under way or queued."""
+        return sum(lane.backlog for lane in self._lanes.values())
+
+    def owed_seconds(self) -> float:
+        """Estimates how long the lanes need for what they hold; they work side by side."""
+        return max(lane.owed_seconds() for lane in self._lanes.values())
+
+    def have_room(self) -> bool:
+        """Tells whether more users can be handed out without queueing far ahead."""
+        return self._lanes[SESSIONS].has_room() and self._lanes[EVENTS].backlog < settings.EVENTS_AHEAD
+
+    def _collect(self, name: str, parent_ids: list[str], rows_of: Callable[[str, list[Record]], Rows]) -> Polled:
+        """Submits at once, so that the lane is busy before anybody polls; returns what yields the answers."""
+        self._turns += 1
+        self._collecting += 1
+        self.asked[name] += len(parent_ids)
+        futures = [(parent_id, self._submit(name, parent_id)) for parent_id in parent_ids]
+        return self._collected(name, futures, rows_of)
+
+    def _submit(self, name: str, parent_id: str) -> Future[Answer]:
+        if self.exhausted is None:
+            return self._lanes[name].submit(parent_id)
+        refused: Future[Answer] = Future()
+        refused.set_exception(self.exhausted)
+        return refused
+
+    def _collected(
+        self, name: str, futures: list[tuple[str, Future[Answer]]], rows_of: Callable[[str, list[Record]], Rows]
+    ) -> Polled:
+        ready: Rows = []
+        try:
+            for parent_id, future in futures:
+                while not future.done():
+                    if ready:
+                        yield ready
+                        ready = []
+                    yield None
+                records = self._answered(name, parent_id, future)
+                rows = rows_of(parent_id, records)
+                self.loaded[name] += len(rows)
+                ready += rows
+                if len(ready) >= _ROWS_AT_ONCE:
+                    yield ready
+                    ready = []
+            if ready or self.waits_to_retry:
+                yield ready  # an empty list still wakes the events that were set aside
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            self._collecting -= 1
+            self._turns += 1
+
+    def _answered(self, name: str, parent_id: str, future: Future[Answer]) -> list[Record]:
+        """The records of an answer; a failure is set aside, so that one bad parent neither stops nor hides anything."""
+        try:
+            answer = future.result()
+        except errors.QuotaExhausted as exhausted:
+            self.exhausted = exhausted
+            self._put_aside(name, parent_id, "The quota was spent before its turn came.")
+            return []
+        except _FAILED as failure:
+            self._failed += 1
+            if self._failed > settings.MAX_FAILURES:
+                raise errors.OutageSuspected(
+                    f"More than {settings.MAX_FAILURES} requests of this run failed for good, the last one so: "
+                    f"{failure} Nothing of this run is kept; run again later."
+                ) from None
+            self._put_aside(name, parent_id, str(failure))
+            return []
+        if parent_id in self.set_aside[name]:
+            self._note_failure(name, parent_id, "", self.set_aside[name].pop(parent_id), resolved=True)
+        if answer.truncated:
+            told = f"The API gives no more than {len(answer.records)} rows; there may be more."
+            self._note_failure(name, parent_id, told, {"since": self._now_ms(), "attempts": 1})
+        # a user without sessions cannot be: their sessions have moved to somebody else, as if the user were unknown
+        self.gone += answer.gone or (name == SESSIONS and not answer.records)
+        return answer.records
+
+    def _put_aside(self, name: str, parent_id: str, reason: str) -> None:
+        before = self.set_aside[name].get(parent_id, {"since": self._now_ms(), "attempts": 0})
+        entry = {**before, "attempts": before["attempts"] + 1}
+        self.set_aside[name][parent_id] = entry
+        self._note_failure(name, parent_id, reason, entry)
+        logger.warning(f"{name} of one parent are set aside and tried again in the next run: {reason}")
+
+    def _note_failure(
+        self, name: str, parent_id: str, reason: str, entry: dict[str, int], *, resolved: bool = False
+    ) -> None:
+        self.failures.append(
+            {
+                "site": self._shapes.site,
+                "resource": name,
+                "id": parent_id,
+                "reason": reason,
+                "failed_since": instant(entry["since"]),
+                "attempts": entry["attempts"],
+                "resolved": resolved,
+                "read_at": self._reading.stamp(),
+            }
+        )
+
+    def _session_rows(self, user_id: str, records: list[Record]) -> Rows:
+        read_at = self._reading.stamp()
+        rows = []
+        named = [record for record in records if identifier(record, "session_id")]
+        # what was set aside lies inside coverage and is owed all the same
+        covered = () if user_id in self._again else self._covered_events
+        owed = owed_sessions(named, covered) if self._with_events else set()
+        for record in named:
+            row = self._shapes.session(record, user_id, read_at)
+            session_id, last = row["session_id"], last_activity_ms(record)
+            unchanged = last is not None and self._asked_at.get(session_id) == last
+            if session_id in owed and not unchanged:
+                self._asked_at[session_id] = last
+                self._owing_sessions[session_id] = row["user_id"]
+            rows.append(row)
+        return rows
+
+    def _event_rows(self, session_id: str, user_id: str | None, records: list[Record]) -> Rows:
+        return list(self._shapes.events(records, session_id, user_id, self._reading.stamp()))
+
+    def _now_ms(self) -> int:
+        return int(self._reading.stamp().timestamp() * 1000)
+
+
+def owed_sessions(sessions: Sequence[Record], covered: Sequence[Stretch]) -> set[str]:
+    """Returns the ids of those sessions of one user whose events are not loaded.
+
+    A session is loaded if its last activity is covered. It is loaded as well, although it may lie before all coverage,
+    if a later session of the same browser is covered: whoever is read is read whole. Ids of one browser end alike
+    (`<start>.<browser>`); sessions that came in with a merge end otherwise and are judged by themselves.
+    """
+    newest_loaded: dict[str, int] = {}
+    for session in sessions:
+        last = last_activity_ms(session)
+        if last is not None and covers(covered, last):
+            browser = _browser(session)
+            newest_loaded[browser] = max(last, newest_loaded.get(browser, last))
+    owed = set()
+    for session in sessions:
+        last = last_activity_ms(session)
+        if last is None or last > newest_loaded.get(_browser(session), -1):
+            owed.add(str(session["session_id"]))
+    return owed
+
+
+def _browser(session: Record) -> str:
+    start, dot, browser = str(session["session_id"]).partition(".")
+    return browser if dot else start

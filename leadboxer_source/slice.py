@@ -1,0 +1,511 @@
+"""One run: which users are handed out, within which budgets, and which stretches are claimed in the end.
+
+The slice is the head of the hierarchy. It alone touches the state, and only when it ends: rows and claims of a run are
+committed together or not at all, and a run that is closed early claims nothing.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from dlt.common import logger
+
+from leadboxer_source import errors, settings
+from leadboxer_source.children import Children, Polled, ReadingClock, Rows
+from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Api, Client
+from leadboxer_source.coverage import Coverage, Stretch, add, clip, common, covers, holes
+from leadboxer_source.lanes import Lane, ThreadLane
+from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_of
+from leadboxer_source.rows import Shapes
+from leadboxer_source.settings import DAY_MS, Settings
+from leadboxer_source.state import Remembered, record, remember
+from leadboxer_source.transport import Clock, SystemClock, Transport
+
+COVERED = ("users", "sessions", "events", "properties")
+"""Resources that have a coverage."""
+
+_ROWS_AT_ONCE = 1_000
+_TELL_SECONDS = 0.2
+_CLOCKS_AGREE_MS = DAY_MS // 2
+
+
+class Traffic(Protocol):
+    """What was sent so far, by endpoint."""
+
+    requests: Counter[str]
+    refusals: Counter[str]
+    waited_seconds: defaultdict[str, float]
+
+
+class Connection(NamedTuple):
+    """A way to the API: the calls, a lane for each child endpoint, and what was sent so far."""
+
+    api: Api
+    lanes: dict[str, Lane]
+    traffic: Traffic
+    waiting_until: Callable[[], float]
+    close: Callable[[], None]
+
+
+@dataclass
+class Report:
+    """How a run goes, or went.
+
+    Attributes:
+        stopped: Why it ended: `covered`, `minutes`, `requests`, `quota`, `unsettled` (the users moved faster than they
+            could be listed) or `closed` (by whoever runs it). Empty while it goes on.
+        complete: All that there was when it ended is covered.
+        listed: Users of the window that is being handed out.
+        handed: Users handed out.
+        asked: Parents asked for their children, by endpoint.
+        loaded: Rows that came of it, by endpoint.
+        gone: Parents that the API did not know any more.
+        set_aside: Parents whose children could not be fetched yet.
+        requests: Requests, by endpoint.
+        refusals: Requests answered 429, by endpoint.
+        waited_seconds: Seconds waited for quota, by endpoint and summed over its threads.
+        waiting_until: Epoch seconds until which the quota holds requests back; in the past if it does not.
+        since_ms: From when on users are wanted, epoch milliseconds.
+        until_ms: Up to when this run claims, epoch milliseconds; 0 if it claims nothing.
+        covered: What every selected resource covers, claims of this run included.
+    """
+
+    stopped: str = ""
+    complete: bool = False
+    listed: int = 0
+    handed: int = 0
+    asked: dict[str, int] = field(default_factory=dict)
+    loaded: dict[str, int] = field(default_factory=dict)
+    gone: int = 0
+    set_aside: int = 0
+    requests: dict[str, int] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
+    waited_seconds: dict[str, float] = field(default_factory=dict)
+    waiting_until: float = 0.0
+    since_ms: int = 0
+    until_ms: int = 0
+    covered: Coverage = field(default_factory=list)
+
+
+Watch = Callable[[Report], None]
+"""Is told how the run goes, a few times a second and once more when it ended."""
+
+
+def connect(config: Settings, clock: Clock) -> Connection:
+    """Opens a way to the API over HTTP; sends nothing yet."""
+    transport = Transport(config, clock)
+    client = Client(transport, config)
+    lanes = {
+        SESSIONS: ThreadLane(client.sessions, transport.pace(SESSIONS)),
+        EVENTS: ThreadLane(client.events, transport.pace(EVENTS)),
+    }
+
+    def close() -> None:
+        transport.close()
+        for lane in lanes.values():
+            lane.close()
+
+    def waiting_until() -> float:
+        return max(transport.pace(endpoint).waiting_until for endpoint in (LISTING, SESSIONS, EVENTS))
+
+    return Connection(client, dict(lanes), transport, waiting_until, close)
+
+
+class Slice:
+    """The head of one run.
+
+    Args:
+        config: What to load, and how fast.
+        connection: The way to the API.
+        clock: The time.
+        memories: What each resource in `COVERED` remembers of the scope.
+        selected: Names of the resources that are loaded; the others are never claimed.
+        watch: Is told how the run goes.
+
+    Attributes:
+        children: Fetches what is owed for the users handed out.
+        ended: Whether the head is done; children may still be at work if it was closed early.
+        reported: Whether the rows of its failures were taken.
+    """
+
+    def __init__(
+        self,
+        config: Settings,
+        connection: Connection,
+        clock: Clock,
+        memories: dict[str, Remembered],
+        selected: set[str],
+        watch: Watch | None = None,
+    ) -> None:
+        self.ended = False
+        self.reported = False
+        self._config = config
+        self._connection = connection
+        self._clock = clock
+        self._memories = memories
+        self._selected = [name for name in COVERED if name in selected]
+        self._watch = watch
+        self._lister = Lister(connection.api, clock)
+        self._reading = ReadingClock(clock)
+        self._shapes = Shapes(config.site, config.promote)
+        wanted_children = [name for name in self._selected if name != "users"]
+        wanted_events = [name for name in wanted_children if name != "sessions"]
+        self._wants_children = bool(wanted_children)
+        self._loaded = common([memories[name].covered for name in self._selected])
+        self._loaded_children = common([memories[name].covered for name in wanted_children])
+        self.children = Children(
+            connection.lanes,
+            self._shapes,
+            self._reading,
+            covered_events=common([memories[name].covered for name in wanted_events]),
+            with_events=bool(wanted_events),
+            abandon=connection.close,
+            set_aside={name: memories[name].set_aside for name in (SESSIONS, EVENTS)} if wanted_children else {},
+        )
+        self._report = Report()
+        self._started = clock.time()
+        self._told_at = 0.0
+        self._handed: dict[str, int | None] = {}
+        self._listings: list[Listing] = []
+        self._staged: Coverage = []
+        self._progressed = False
+        self._start_ms = 0
+        self._stopped = ""
+
+    @property
+    def _one_off(self) -> bool:
+        """A run with an end marks nothing, as dlt's own `end_value` does."""
+        return self._config.end_ms is not None
+
+    def users(self) -> Polled:
+        """Yields chunks of users' rows, newest first, and stages the claim of what was loaded for them."""
+        self.children.adopts_strangers = False
+        claim_top: int | None = None
+        try:
+            if self.children.waits_to_retry:
+                yield []  # wakes the children: what was set aside goes first
+            try:
+                yield from self._fill_holes()
+                yield from self._relist()
+                yield from self._rest()
+                claim_top = None if self._one_off else (yield from self._last_look())
+            except (errors.QuotaExhausted, errors.ListingUnstable) as error:
+                # the listing has failed: without a last look nothing can be claimed, but what was read is kept
+                if not self._handed and not isinstance(error, errors.QuotaExhausted):
+                    raise
+                self._stopped = "quota" if isinstance(error, errors.QuotaExhausted) else "unsettled"
+                yield from self._rest()
+            self._conclude(claim_top)
+        finally:
+            self.ended = True
+            self._stopped = self._stopped or "closed"
+            self._tell(final=True)
+
+    def memories(self) -> dict[str, Remembered]:
+        """Returns what each selected resource is to remember: coverage with this run's claims, and what failed."""
+        claimed = {
+            name: Remembered(add(self._memories[name].covered, self._staged), self._memories[name].set_aside)
+            for name in self._selected
+        }
+        if self._wants_children:
+            for name in (SESSIONS, EVENTS):
+                covered = claimed[name].covered if name in claimed else self._memories[name].covered
+                claimed[name] = Remembered(covered, self.children.set_aside[name])
+        return claimed
+
+    def _fill_holes(self) -> Polled:
+        """Lists the newest hole, hands out who is in it, and goes on to the next older one."""
+        days, window = 1, self._first_window()
+        while window is not None:
+            listing = self._drain(window)
+            days = next_days(days, len(listing))
+            if not (yield from self._hand_out(listing, exempt=False)):
+                return
+            if not listing.settled:
+                self._stopped = "unsettled"
+                return
+            self._stage(listing.window)
+            hole = next(iter(holes(add(self._loaded, self._staged), self._since(), self._until())), None)
+            window = window_of(hole, days) if hole else None
+            if window is not None and (reason := self._spent()):
+                self._stopped = reason
+                return
+        self._stopped = "covered"
+
+    def _first_window(self) -> Stretch | None:
+        """The newest part of what is not covered; listed even if all seems covered, as only the API's clock can tell."""
+        until = self._until()
+        if self._one_off:
+            hole = Stretch(self._since(), until)
+            return window_of(hole, 1) if hole.lo < hole.hi else None
+        top = self._loaded[-1].hi if self._loaded else 0
+        return window_of(Stretch(min(max(top, self._since()), until - 1), until), 1)
+
+    def _drain(self, window: Stretch) -> Listing:
+        """Lists a window; the run's first listing also sets the clock, because the machine's may be hours wrong."""
+        listing = self._lister.drain(window)
+        if not self._start_ms:
+            guessed = self._now_ms()
+            self._start_ms = listing.started_ms or guessed
+            if not self._one_off:
+                if abs(guessed - self._start_ms) > _CLOCKS_AGREE_MS:
+                    logger.warning("This machine's clock is more than 12 hours wrong; going by LeadBoxer's.")
+                    listing = self._lister.drain(self._first_window() or window)
+                listing.window = Stretch(min(listing.window.lo, self._start_ms), self._start_ms)
+        self._listings.append(listing)
+        self._report.listed = len(listing)
+        return listing
+
+    def _hand_out(self, listing: Listing, *, exempt: bool) -> Generator[Rows | None, None, bool]:
+        """Yields the rows of a window's users in chunks; returns False if a budget ended it, with the rest unclaimed."""
+        chunk: list[Listed] = []
+        owed: list[str] = []
+        size = self._chunk_size(exempt=exempt)
+        for user in listing.users():
+            if not self._is_wanted(user, listing.window):
+                continue
+            owes = self._owes(user)
+            if len(chunk) >= _ROWS_AT_ONCE or (owes and len(owed) >= size):
+                if not (yield from self._send(chunk, owed, exempt=exempt)):
+                    return False
+                if listing.settled and not exempt and user.last_event_ms is not None:
+                    # users of one millisecond may stand on both sides of a chunk's border
+                    self._stage(Stretch(user.last_event_ms + 1, listing.window.hi))
+                chunk, owed, size = [], [], self._chunk_size(exempt=exempt)
+            chunk.append(user)
+            if owes:
+                owed.append(user.user_id)
+        return not chunk or (yield from self._send(chunk, owed, exempt=exempt))
+
+    def _send(self, chunk: list[Listed], owed: list[str], *, exempt: bool) -> Generator[Rows | None, None, bool]:
+        """Yields a chunk once the lanes have room for it, unless a budget is spent; the first of a run always goes."""
+        while owed and not self.children.have_room():
+            self._tell()
+            yield None
+        if owed and not exempt and self._progressed and (reason := self._spent()):
+            self._stopped = reason
+            return False
+        self._progressed = self._progressed or bool(owed)
+        self._handed.update((user.user_id, user.last_event_ms) for user in chunk)
+        self._report.handed += len(chunk)
+        self.children.owe(owed)
+        self._tell()
+        yield [self._shapes.user(user.record, self._reading.stamp()) for user in chunk]
+        return True
+
+    def _relist(self) -> Polled:
+        """Reads the users of the last days again, for changes that do not move their last event. Asks for no sessions."""
+        if not self._config.relist_days or self._one_off or self._stopped != "covered":
+            return
+        recent = Stretch(self._until() - self._config.relist_days * DAY_MS, self._until())
+        listing = self._lister.drain(recent)
+        fresh = (user for user in listing.users() if user.user_id not in self._handed)
+        rows = [self._shapes.user(user.record, self._reading.stamp()) for user in fresh]
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            yield rows[start : start + _ROWS_AT_ONCE]
+
+    def _rest(self) -> Iterator[None]:
+        """Waits until the children are done."""
+        if self._wants_children:
+            for _ in self.children.rest():
+                self._tell()
+                yield None
+
+    def _last_look(self) -> Generator[Rows | None, None, int | None]:
+        """Lists the top until a listing shows, in one answer, who became active meanwhile; returns up to when to claim.
+
+        Whoever left an old day by coming back, after the top was listed and before that day was, is found here; claimed
+        without them, their old sessions would look loaded. They are judged by the coverage of the run's start, and
+        asked for even when a budget is spent.
+        """
+        settle_ms = int(self._config.settle_seconds * 1000)
+        first = self._listings[0]
+        if len(self._listings) == 1 and first.atomic and not self.children.gone:
+            return self._start_ms - settle_ms  # one answer: nobody can have moved between two
+        look_from = self._start_ms - settle_ms
+        for _ in range(settings.MAX_LOOKS):
+            gone = self.children.gone
+            look = self._drain(Stretch(look_from, max(self._now_ms(), self._start_ms, look_from + 1)))
+            yield from self._hand_out(look, exempt=True)
+            yield from self._rest()
+            look_from = (look.started_ms or self._now_ms()) - settle_ms
+            # whoever vanished while being asked was merged into somebody who is active now
+            if look.atomic and self.children.gone == gone:
+                return look_from
+        self._stopped = "unsettled"
+        return None
+
+    def _conclude(self, claim_top: int | None) -> None:
+        """Decides what is claimed: what was staged, up to the last look, and nothing that had to be left out."""
+        left_out = sum(len(entries) for entries in self.children.set_aside.values())
+        if claim_top is None or left_out > settings.MAX_SET_ASIDE:
+            self._staged = []
+            self.children.set_aside = {name: self._memories[name].set_aside for name in (SESSIONS, EVENTS)}
+            self.children.failures.clear()
+        else:
+            top_was_listed = bool(self._staged) and self._staged[-1].hi >= self._start_ms
+            extended = [Stretch(self._start_ms, claim_top)] if top_was_listed else []
+            self._staged = clip(add(self._staged, extended), 0, claim_top)
+            self._report.until_ms = claim_top
+        if self.children.exhausted is not None:
+            self._stopped = "quota"
+        covered = add(self._loaded, self._staged)
+        unread = holes(covered, self._since(), claim_top or 0)
+        self._report.complete = self._stopped == "covered" and not unread and not self._one_off
+        self._report.covered = covered
+
+    def _stage(self, stretch: Stretch) -> None:
+        if not self._one_off:
+            self._staged = add(self._staged, [stretch])
+
+    def _is_wanted(self, user: Listed, window: Stretch) -> bool:
+        """Leaves out whoever was handed out already, or belongs to an older hole that has its own turn."""
+        last = user.last_event_ms
+        if user.user_id in self._handed and self._handed[user.user_id] == last:
+            return False
+        if last is None:
+            return True
+        if self._one_off:
+            return window.lo <= last < self._until()
+        return last >= window.lo or covers(self._loaded, last)
+
+    def _owes(self, user: Listed) -> bool:
+        return self._wants_children and not covers(self._loaded_children, user.last_event_ms)
+
+    def _chunk_size(self, *, exempt: bool) -> int:
+        """Users that may be handed out before the budgets are looked at again."""
+        if exempt or self._config.max_requests is None:
+            return self._config.chunk_size
+        return max(1, min(self._config.chunk_size, self._config.max_requests - self._requests()))
+
+    def _spent(self) -> str:
+        """Names the budget that is spent, counting what is still owed; empty if none is."""
+        if self.children.exhausted is not None:
+            return "quota"
+        if self._config.max_requests is not None and self._requests() >= self._config.max_requests:
+            return "requests"
+        if self._config.max_minutes is not None:
+            needed = self._clock.time() - self._started + self.children.owed_seconds()
+            if needed >= self._config.max_minutes * 60:
+                return "minutes"
+        return ""
+
+    def _requests(self) -> int:
+        return sum(self._connection.traffic.requests.values()) + self.children.owed_requests()
+
+    def _since(self) -> int:
+        if self._config.start_ms is not None:
+            return self._config.start_ms
+        return (self._until() // DAY_MS - settings.RETENTION_DAYS) * DAY_MS
+
+    def _until(self) -> int:
+        """Where the newest hole ends: at the server's clock when the run began, as far as it is known yet."""
+        return self._config.end_ms or self._start_ms or self._now_ms()
+
+    def _now_ms(self) -> int:
+        return int(self._clock.time() * 1000)
+
+    def _tell(self, *, final: bool = False) -> None:
+        """Tells the watch, but not more often than a person can read."""
+        now = time.monotonic()
+        if self._watch is None or (not final and now - self._told_at < _TELL_SECONDS):
+            return
+        self._told_at = now
+        report, traffic, children = self._report, self._connection.traffic, self.children
+        report.stopped = self._stopped if final else ""
+        report.since_ms = self._since()
+        report.requests, report.refusals = dict(traffic.requests), dict(traffic.refusals)
+        report.waited_seconds = dict(traffic.waited_seconds)
+        report.waiting_until = self._connection.waiting_until()
+        report.asked, report.loaded, report.gone = dict(children.asked), dict(children.loaded), children.gone
+        report.set_aside = sum(len(entries) for entries in children.set_aside.values())
+        self._watch(report)
+
+
+class Slices:
+    """The slices of one source: a fresh one for every run.
+
+    Args:
+        config: What to load, and how fast.
+        clock: The time, for tests.
+        watch: Is told how the runs go.
+        connect: Opens a way to the API.
+    """
+
+    def __init__(
+        self,
+        config: Settings,
+        clock: Clock | None = None,
+        watch: Watch | None = None,
+        connect: Callable[[Settings, Clock], Connection] = connect,
+    ) -> None:
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._watch = watch
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._slice: Slice | None = None
+
+    def users(self, state: Callable[[str], dict[str, Any]], selected: set[str]) -> Polled:
+        """Runs the head: reads the state, yields users, and writes the state when it is done.
+
+        Args:
+            state: Gives the state of a resource, to read and to write.
+            selected: Names of the resources that are loaded.
+        """
+        scope, one_off = self._config.scope, self._config.end_ms is not None
+        memories = {name: Remembered() if one_off else remember(state(name), scope) for name in COVERED}
+        run = self._begin(memories, selected)
+        try:
+            yield from run.users()
+            if not one_off:
+                for name, memory in run.memories().items():
+                    record(state(name), scope, memory)
+        except GeneratorExit:
+            raise  # closed by a limit: the children still finish what they received
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+
+    @property
+    def children(self) -> Children:
+        """The children of the running slice; of nobody's users if the head was replaced by another parent."""
+        if self._slice is None:
+            self._begin({name: Remembered() for name in COVERED}, set(COVERED))
+        assert self._slice is not None  # noqa: S101 - begun above
+        return self._slice.children
+
+    def failures(self) -> Polled:
+        """Yields a row for each child that failed or may be cut, and one that deletes it once it has healed."""
+        for _ in range(5):
+            if self._slice is None or self._slice.reported:
+                yield None  # the head has not been polled yet, or never will be
+        run = self._slice
+        if run is None or run.reported:
+            return
+        while not run.ended:
+            yield None
+        yield from run.children.rest()
+        run.reported = True
+        if run.children.failures:
+            yield run.children.failures
+
+    def close(self) -> None:
+        """Gives threads and connections back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _begin(self, memories: dict[str, Remembered], selected: set[str]) -> Slice:
+        self.close()
+        self._connection = self._connect(self._config, self._clock)
+        # a run that nobody finishes gives its threads and files back with its source
+        weakref.finalize(self, self._connection.close)
+        self._slice = Slice(self._config, self._connection, self._clock, memories, selected, self._watch)
+        return self._slice
