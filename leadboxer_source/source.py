@@ -1,0 +1,126 @@
+"""The hierarchy: what depends on what. Everything else is in the modules that these functions call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any, Optional, Union
+
+import dlt
+from dlt.extract import DltResource
+
+from leadboxer_source import settings
+from leadboxer_source.children import Polled, Rows
+from leadboxer_source.rows import property_rows
+from leadboxer_source.settings import Settings
+from leadboxer_source.slice import Slices, Watch
+from leadboxer_source.tables import TABLES
+from leadboxer_source.transport import Clock
+
+
+@dlt.source(name="leadboxer", max_table_nesting=0)
+def leadboxer_source(
+    site: str = dlt.config.value,
+    api_key: dlt.TSecretStrValue = dlt.secrets.value,
+    *,
+    base_url: str = settings.BASE_URL,
+    start_date: Optional[Union[str, date, datetime]] = None,
+    end_date: Optional[Union[str, date, datetime]] = None,
+    rate_limit: str = settings.RATE_LIMIT,
+    max_minutes: Optional[float] = settings.MAX_MINUTES,
+    max_requests: Optional[int] = None,
+    chunk_size: int = settings.CHUNK_SIZE,
+    settle_seconds: float = settings.SETTLE_SECONDS,
+    relist_days: int = 0,
+    display: Optional[Union[str, list[str]]] = None,
+    filters: Optional[dict[str, Any]] = None,
+    promote: Optional[list[str]] = None,
+    limiter_store: Optional[str] = None,
+    clock: Optional[Clock] = None,
+    watch: Optional[Watch] = None,
+) -> Sequence[DltResource]:
+    """Loads a LeadBoxer dataset: users, their sessions, the sessions' events, and the events' properties.
+
+    One run is one slice: it lists users newest first, reads what is not loaded yet, and ends when its budget is
+    spent. Run it again until all is loaded (`sync` does). Building it sends nothing.
+
+    * `users`: one row for each person or browser that was last seen since `start_date`.
+    * `sessions`: the visits of those users, their whole history.
+    * `events`: what happened in those visits.
+    * `properties`: the custom name/value pairs that those events carry.
+    * `load_failures`: what could not be fetched yet, and why.
+
+    Deletions, and changes that do not move a user's last event (tags, late enrichment), cannot be seen through this
+    API; `relist_days` re-reads users for the latter.
+
+    Args:
+        site: Dataset id, 32 hexadecimal digits.
+        api_key: From the LeadBoxer App: Integrations, Data, API key. It is sent in a header and written nowhere.
+        base_url: The API's address; https, or http on this machine.
+        start_date: Users last seen since then are loaded (UTC); all that LeadBoxer keeps if not given. It can be moved
+            back later; only the difference is read.
+        end_date: Makes the run a one-off: users last seen in `[start_date, end_date)` are read whole, and nothing is
+            marked as loaded.
+        rate_limit: Requests that each endpoint allows, such as `10/minute`.
+        max_minutes: After how long no more users are handed out; `None` for no limit.
+        max_requests: After how many requests no more users are handed out.
+        chunk_size: Users handed out at a time: what a spent budget overshoots by.
+        settle_seconds: How long an event may take to become visible; what is newer is loaded but not claimed.
+        relist_days: Reads the rows of users of so many days again.
+        display: Kinds of users: any of `company`, `person`, `unidentified`, joined by `;`. All if not given.
+        filters: Further parameters of the listing, such as `criteriaTextFilter`. Each combination of `display` and
+            `filters` has a coverage of its own.
+        promote: Custom properties that get a text column as well.
+        limiter_store: File in which processes share the key's budget; `:memory:` for none.
+        clock: Time, for tests.
+        watch: Is called with a `Report` while the run goes on and when it ends.
+
+    Returns:
+        The resources, all selected.
+
+    Raises:
+        ConfigurationInvalid: A setting cannot be used.
+    """
+    slices = Slices(
+        Settings(
+            site=settings.parse_site(site),
+            api_key=settings.parse_key(api_key),
+            base_url=settings.parse_base_url(base_url),
+            rate_limit=settings.parse_rate_limit(rate_limit),
+            limiter_store=limiter_store,
+            start_ms=settings.parse_instant(start_date, "start_date"),
+            end_ms=settings.parse_instant(end_date, "end_date"),
+            max_minutes=max_minutes,
+            max_requests=max_requests,
+            chunk_size=chunk_size,
+            settle_seconds=settle_seconds,
+            relist_days=relist_days,
+            display=settings.parse_display(display),
+            filters=settings.parse_filters(filters),
+            promote=tuple(promote or ()),
+        ),
+        clock,
+        watch,
+    )
+
+    @dlt.resource(**TABLES["users"])
+    def users() -> Polled:
+        yield from slices.users(dlt.current.resource_state, set(dlt.current.source().selected_resources))
+
+    @dlt.transformer(data_from=users, **TABLES["sessions"])
+    def sessions(users: Rows) -> Polled:
+        return slices.children.sessions(users)
+
+    @dlt.transformer(data_from=sessions, **TABLES["events"])
+    def events(sessions: Rows) -> Polled:
+        return slices.children.events(sessions)
+
+    @dlt.transformer(data_from=events, **TABLES["properties"])
+    def properties(events: Rows) -> Rows:
+        return [row for event in events for row in property_rows(event)]
+
+    @dlt.resource(**TABLES["load_failures"])
+    def load_failures() -> Polled:
+        yield from slices.failures()
+
+    return users, sessions, events, properties, load_failures
