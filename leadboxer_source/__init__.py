@@ -3,5 +3,6 @@
 from leadboxer_source.errors import LeadBoxerError
 from leadboxer_source.slice import Report
 from leadboxer_source.source import leadboxer_source
+from leadboxer_source.sync import SyncResult, sync
 
-__all__ = ["LeadBoxerError", "Report", "leadboxer_source"]
+__all__ = ["LeadBoxerError", "Report", "SyncResult", "leadboxer_source", "sync"]

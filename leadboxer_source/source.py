@@ -18,7 +18,7 @@ from leadboxer_source.tables import TABLES
 from leadboxer_source.transport import Clock
 
 
-@dlt.source(name="leadboxer", max_table_nesting=0)
+@dlt.source(name="leadboxer", section="leadboxer", max_table_nesting=0)
 def leadboxer_source(
     site: str = dlt.config.value,
     api_key: dlt.TSecretStrValue = dlt.secrets.value,

@@ -1,0 +1,124 @@
+"""Slices until all is covered: each run of the pipeline is a checkpoint, so a crash costs one slice at the most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dlt
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from leadboxer_source import settings
+from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
+from leadboxer_source.slice import Report, Watch
+from leadboxer_source.source import leadboxer_source
+
+RESOURCES = ("users", "sessions", "events", "properties", "load_failures")
+
+_RUNS_WITHOUT_EXTRACT = 3
+
+
+@dataclass
+class SyncResult:
+    """How a sync went.
+
+    Attributes:
+        complete: All that there was is loaded and marked as such.
+        stopped: Why the last run ended; see `Report.stopped`.
+        runs: One report for each run.
+    """
+
+    complete: bool = False
+    stopped: str = ""
+    runs: list[Report] = field(default_factory=list)
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """Requests of all runs, by endpoint."""
+        totals: dict[str, int] = {}
+        for run in self.runs:
+            for endpoint, count in run.requests.items():
+                totals[endpoint] = totals.get(endpoint, 0) + count
+        return totals
+
+
+def sync(
+    pipeline: dlt.Pipeline,
+    *,
+    only: Sequence[str] | None = None,
+    max_minutes: float | None = None,
+    max_requests: int | None = None,
+    slice_minutes: float = settings.MAX_MINUTES,
+    watch: Watch | None = None,
+    **config: Any,
+) -> SyncResult:
+    """Runs a pipeline, slice by slice, until the dataset is covered or a budget is spent.
+
+    Args:
+        pipeline: Where to load.
+        only: Resources to load; all if not given.
+        max_minutes: After how long to stop; no limit if not given.
+        max_requests: After how many requests to stop; no limit if not given.
+        slice_minutes: Length of a slice: what a crash can cost.
+        watch: Is called with a `Report` while a slice goes on and when it ends.
+        **config: Arguments of `leadboxer_source`; what is missing comes from dlt's configuration.
+
+    Returns:
+        How it went; `complete` tells whether to run again.
+
+    Raises:
+        LeadBoxerError: The API or the configuration stands in the way; what earlier slices loaded is kept.
+    """
+    unknown = set(only or ()) - set(RESOURCES)
+    if unknown:
+        raise ConfigurationInvalid(f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}.")
+    result, started, idle_runs = SyncResult(), time.monotonic(), 0
+    while True:
+        minutes_left = None if max_minutes is None else max_minutes - (time.monotonic() - started) / 60
+        requests_left = None if max_requests is None else max_requests - sum(result.requests.values())
+        if result.runs and ((minutes_left or 1) <= 0 or (requests_left or 1) <= 0):
+            return result
+        report = _run(
+            pipeline,
+            only,
+            watch,
+            max_minutes=slice_minutes if minutes_left is None else max(0.0, min(slice_minutes, minutes_left)),
+            max_requests=requests_left,
+            **config,
+        )
+        if report is None:
+            # dlt first loads what an earlier run had extracted, and does not touch the source in that run
+            idle_runs += 1
+            if idle_runs > _RUNS_WITHOUT_EXTRACT:
+                raise LeadBoxerError("Packages of an earlier run cannot be loaded; see `dlt pipeline ... info`.")
+            continue
+        result.runs.append(report)
+        result.stopped = report.stopped
+        result.complete = report.complete or (config.get("end_date") is not None and report.stopped == "covered")
+        if report.stopped not in {"minutes", "requests"}:
+            return result
+
+
+def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None, **config: Any) -> Report | None:
+    """One run; returns its report, or `None` if the source was not touched."""
+    ended: list[Report] = []
+
+    def note(report: Report) -> None:
+        if report.stopped:
+            ended.append(report)
+        if watch is not None:
+            watch(report)
+
+    source = leadboxer_source(watch=note, **config)
+    try:
+        pipeline.run(source.with_resources(*only, "load_failures") if only else source)
+    except PipelineStepFailed as failed:
+        cause: BaseException | None = failed
+        while cause is not None and not isinstance(cause, LeadBoxerError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+    return ended[-1] if ended else None
