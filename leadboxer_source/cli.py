@@ -53,7 +53,7 @@ _SYNC_EXAMPLE = "Example: leadboxer sync --destination duckdb --db leadboxer.duc
 def _add_sync(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--destination", default="duckdb", help="any dlt destination (default: duckdb)")
     parser.add_argument("--db", help="file of a DuckDB destination (default: leadboxer.duckdb)")
-    parser.add_argument("--dataset", default="leadboxer", help="dataset (schema) in the destination")
+    parser.add_argument("--dataset", default="leadboxer_data", help="dataset (schema) in the destination")
     parser.add_argument("--pipeline", help="name of the pipeline (default: made of where it loads to)")
     parser.add_argument("--site", help="LeadBoxer dataset id (default: from dlt's configuration)")
     parser.add_argument("--base-url", help="the API's address")
@@ -99,6 +99,10 @@ def pipeline_for(dlt: Any, destination: str, db: str | None, dataset: str, name:
     if db is not None and destination != "duckdb":
         raise ConfigurationInvalid("--db names a DuckDB file; for other destinations configure dlt's credentials.")
     path = Path(db or "leadboxer.duckdb").absolute()
+    if destination == "duckdb" and path.stem == dataset:
+        raise ConfigurationInvalid(
+            f"DuckDB cannot tell the dataset {dataset} from the file {path.name}: name one of them otherwise."
+        )
     place = f"{destination}|{path if destination == 'duckdb' else ''}|{dataset}"
     target = dlt.destinations.duckdb(str(path)) if destination == "duckdb" else destination
     digest = hashlib.blake2b(place.encode(), digest_size=3).hexdigest()

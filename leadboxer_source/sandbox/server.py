@@ -162,10 +162,10 @@ class Sandbox:
         failure: list[BaseException] = []
 
         async def serve() -> None:
-            runner = web.ServerRunner(web.Server(self._handle))
+            runner = web.ServerRunner(web.Server(self._handle), shutdown_timeout=0.2)
             await runner.setup()
             try:
-                await web.TCPSite(runner, "127.0.0.1", self._port, shutdown_timeout=0.2).start()
+                await web.TCPSite(runner, "127.0.0.1", self._port).start()
                 self._port = runner.addresses[0][1]
                 self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
                 ready.set()

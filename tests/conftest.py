@@ -1,0 +1,196 @@
+"""A desk to load from: a sandbox, a clock that jumps, and a DuckDB of one's own."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+
+from leadboxer_source import Report, leadboxer_source
+from leadboxer_source.rows import as_text
+from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
+from leadboxer_source.sync import RESOURCES
+
+NOW_MS = 1_795_000_000_000
+"""2026-11-18 11:06:40 UTC."""
+
+
+class JumpingClock:
+    """Virtual time: who sleeps makes it later. Every thread sleeps from when it last looked."""
+
+    def __init__(self, now_s: float = NOW_MS / 1000) -> None:
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._seen = threading.local()
+
+    def time(self) -> float:
+        with self._lock:
+            self._seen.at = self._now_s
+            return self._now_s
+
+    def sleep(self, seconds: float, stop: threading.Event) -> None:
+        until = getattr(self._seen, "at", self._now_s) + seconds
+        with self._lock:
+            self._now_s = max(self._now_s, until)
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now_s += seconds
+
+
+class SkewedClock:
+    """The same time, read off a clock that is wrong."""
+
+    def __init__(self, clock: JumpingClock, wrong_by_s: float) -> None:
+        self._clock, self._wrong_by_s = clock, wrong_by_s
+
+    def time(self) -> float:
+        return self._clock.time() + self._wrong_by_s
+
+    def sleep(self, seconds: float, stop: threading.Event) -> None:
+        self._clock.sleep(seconds, stop)
+
+
+class Desk:
+    """Loads a world through a server, and knows what should have come of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = JumpingClock()
+        self.world = World(seed=5, users=40, days=20, now_ms=NOW_MS)
+        self.server = Sandbox(self.world, rate_limit=None, clock=self.clock.time)
+        self.reports: list[Report] = []
+
+    @property
+    def now_ms(self) -> int:
+        return int(self.clock.time() * 1000)
+
+    def with_world(self, world: World, **server: Any) -> Desk:
+        """Serves another world."""
+        self.server.stop()
+        self.world = world
+        self.server = Sandbox(world, **{"rate_limit": None, "clock": self.clock.time, **server})
+        self.server.start()
+        return self
+
+    def reading(self, **switches: Any) -> Desk:
+        """Sets switches of the API's profile."""
+        self.server.profile = Profile(**switches)
+        return self
+
+    def source(self, **settings: Any) -> Any:
+        """A source on the sandbox."""
+        given = {
+            "site": self.world.site,
+            "api_key": self.server.key,
+            "base_url": self.server.url,
+            "rate_limit": "unlimited",
+            "max_minutes": None,
+            "limiter_store": ":memory:",
+            "clock": self.clock,
+            "watch": self._watch,
+        }
+        return leadboxer_source(**{**given, **settings})
+
+    def pipeline(self, name: str = "desk", dataset: str = "lb") -> dlt.Pipeline:
+        return dlt.pipeline(
+            name,
+            destination=dlt.destinations.duckdb(str(self.folder / "desk.duckdb")),
+            dataset_name=dataset,
+            pipelines_dir=str(self.folder / "pipelines"),
+        )
+
+    def load(self, only: tuple[str, ...] = RESOURCES, pipeline: dlt.Pipeline | None = None, **settings: Any) -> Report:
+        """One run; forgets the requests before it."""
+        self.server.clear_requests()
+        (pipeline or self.pipeline()).run(self.source(**settings).with_resources(*only))
+        return self.reports[-1]
+
+    def load_until_done(self, most: int = 60, **settings: Any) -> int:
+        """Runs until all is covered; returns how many runs it took."""
+        for runs in range(1, most + 1):
+            if self.load(**settings).complete:
+                return runs
+        raise AssertionError("it never ended")
+
+    def requests(self) -> Counter[str]:
+        """Requests since the last load began, by endpoint."""
+        return Counter(request.endpoint for request in self.server.requests)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(self.folder / "desk.duckdb")) as connection:
+            connection.execute("SET search_path = 'lb'")
+            return connection.execute(sql).fetchall()
+
+    def has(self, table: str) -> bool:
+        return bool(self.rows(f"SELECT 1 FROM information_schema.tables WHERE table_name = '{table}'"))
+
+    def state(self, resource: str = "users") -> Any:
+        return self.pipeline().state["sources"]["leadboxer"]["resources"][resource]
+
+    def _watch(self, report: Report) -> None:
+        if report.stopped:
+            self.reports.append(report)
+
+    def assert_equal_to_truth(self) -> None:
+        """Every user, session and event once, every session with its present owner, no property lost."""
+        truth = self.world.truth()
+        users = dict(self.rows("SELECT user_id, epoch_ms(last_event_at) FROM users"))
+        wanted = {record["use_id"]: record["lastEvent"] for record in truth.users}
+        assert {user: users.get(user) for user in wanted} == wanted
+        assert set(users) - set(wanted) <= set(self.world.merged), "only those who were merged away may be left over"
+        assert self.rows("SELECT count(*) FROM users") == [(len(users),)]
+        sessions = Counter(self.rows("SELECT session_id, user_id FROM sessions"))
+        assert sessions == Counter((record["session_id"], record["use_id"]) for record in truth.sessions)
+        events = Counter(
+            self.rows("SELECT session_id, event_id, epoch_ms(occurred_at), title, original_url FROM events")
+        )
+        assert events == Counter(
+            (r["session_id"], r["event_id"], int(r["eventUnixTimestamp"]), r.get("title"), r.get("original_url"))
+            for r in truth.events
+        )
+        assert self.rows("SELECT count(*) - count(DISTINCT event_key) FROM events") == [(0,)]
+        loaded = Counter(self.rows("SELECT session_id, name, value FROM properties"))
+        assert loaded == Counter(
+            (record["session_id"], name, as_text(value))
+            for record in truth.events
+            for name, value in properties_of(record).items()
+        )
+
+
+KNOWN = frozenset(
+    "event_id session_id use_id site type eventEsTimestamp eventUnixTimestamp original_url root_url title referrer "
+    "browser country_code total_number_visits customEventInfo".split()
+)
+
+
+def properties_of(event: dict[str, Any]) -> dict[str, Any]:
+    """The properties that an event of the sandbox carries."""
+    info = {f"customEventInfo.{name}": value for name, value in event.get("customEventInfo", {}).items()}
+    return {**info, **{name: value for name, value in event.items() if name not in KNOWN}}
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine's configuration or of another test gets in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    monkeypatch.setenv("RUNTIME__LOG_LEVEL", "ERROR")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    made.server.start()
+    yield made
+    made.server.stop()
+
+
+__all__ = ["NOW_MS", "Desk", "Faults", "JumpingClock", "Profile", "Sandbox", "SkewedClock", "World"]

@@ -1,0 +1,95 @@
+"""A full load equals the truth, however the API's open points turn out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from leadboxer_source.sandbox import Request
+from tests.conftest import Desk
+
+READINGS: list[dict[str, Any]] = [
+    {},
+    {"envelope": "legacy", "max_limit": 7},
+    {"envelope": "nested", "max_limit": 7},
+    {"show_total": True, "max_limit": 7},
+    {"end_of_list": "absent", "max_limit": 7},
+    {"end_of_list": "null", "max_limit": 7},
+    {"end_of_list": "empty", "max_limit": 7},
+    {"token_style": "constant", "max_limit": 7},
+    {"token_reuse": "reusable", "max_limit": 7},
+    {"list_state": "live", "max_limit": 1},
+    {"limit_rule": "reject", "max_limit": 50},
+    {"limit_rule": "uncapped", "max_limit": 7},
+    {"strict_time_field": True, "malformed_filter": "ignore", "default_display": "identified"},
+    {"range_end": "exclusive", "max_limit": 7},
+    {"ignores_time_zone": True, "max_limit": 7},
+    {"range_end": "exclusive", "ignores_time_zone": True},
+    {"children_envelope": "legacy"},
+    {"children_envelope": "bare"},
+    {"children_order": "oldest"},
+    {"session_times": "start_only"},
+    {"unknown_lead": "empty", "merged_lead": "winner"},
+]
+
+
+@pytest.mark.parametrize("reading", READINGS, ids=lambda reading: ",".join(f"{k}={v}" for k, v in reading.items()))
+def test_a_full_load_equals_the_truth(desk: Desk, reading: dict[str, Any]) -> None:
+    report = desk.reading(**reading).load()
+    assert report.complete
+    desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize("expired", [400, 404, 410, 500, "empty_page"])
+@pytest.mark.parametrize("envelope", ["v1", "legacy"])
+def test_a_token_that_dies_between_two_pages_loses_nobody(desk: Desk, expired: Any, envelope: Any) -> None:
+    desk.reading(token_expired=expired, envelope=envelope, max_limit=7)
+    pages = 0
+
+    def late(request: Request) -> None:
+        nonlocal pages
+        if "nextToken" in request.params:
+            pages += 1
+            if pages in {3, 9}:
+                desk.clock.advance(601)
+
+    desk.server.on_request = late
+    assert desk.load().complete
+    desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 5])
+@pytest.mark.parametrize("token_style", ["changing", "constant"])
+def test_a_list_that_shifts_while_it_is_paged_loses_nobody(desk: Desk, page_size: int, token_style: Any) -> None:
+    desk.reading(list_state="live", max_limit=page_size, token_style=token_style)
+    moves = iter(desk.world.user_ids()[:12])
+
+    def shift(request: Request) -> None:
+        if request.endpoint == "leads" and (user := next(moves, None)):
+            desk.clock.advance(1)
+            desk.world.return_user(user, desk.now_ms)
+
+    desk.server.on_request = shift
+    desk.load()
+    desk.server.on_request = None
+    desk.clock.advance(600)
+    desk.load_until_done()
+    desk.assert_equal_to_truth()
+
+
+def test_an_answer_that_is_full_is_asked_for_again_with_a_higher_limit(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMIT", 2)
+    desk.load()
+    desk.assert_equal_to_truth()
+    assert not desk.has("load_failures")
+
+
+def test_an_answer_that_stays_full_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMIT", 1)
+    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMIT_FACTOR", 2)
+    desk.load()
+    told = desk.rows("SELECT DISTINCT resource FROM load_failures ORDER BY 1")
+    assert told == [("events",), ("sessions",)]
