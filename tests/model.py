@@ -44,7 +44,7 @@ class World:
     now_ms: int = START_MS
     sessions: dict[str, Session] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
-    merges: bool = True
+    merges: float = 0.2
     _serial: int = 0
 
     def last_event(self, user_id: str) -> int:
@@ -63,7 +63,7 @@ class World:
 
     def happen(self) -> None:
         """Something happens: a new user, a return, a session that goes on, or two identities that turn out one."""
-        what = self.dice.choice(["new", "return", "return", "go on", "merge" if self.merges else "return"])
+        what = "merge" if self.dice.random() < self.merges else self.dice.choice(["new", "return", "return", "go on"])
         users = self.users()
         if what == "new" or not users:
             self.come(self.now_ms)
@@ -229,34 +229,51 @@ class Loader:
         return told
 
 
-def lose(seed: int, **worlds: object) -> list[str]:
+@dataclass(frozen=True)
+class Bias:
+    """What a search looks for; everything that is not given is left to the dice.
+
+    Attributes:
+        page_size: Rows on a page.
+        restless: How likely something happens in the time of one request.
+        merges: Share of merges in what happens.
+        span_days: Over how many days before the load the users were last seen.
+        users: How many users there are at the most.
+    """
+
+    page_size: int | None = None
+    restless: float | None = None
+    merges: float = 0.2
+    span_days: int = 8
+    users: int = 12
+
+
+def lose(seed: int, bias: Bias = Bias()) -> list[str]:  # noqa: B008 - it is frozen
     """Builds a world from a seed, loads it while it moves, then once more in quiet; returns what is missing then."""
     dice = random.Random(seed)
-    world = World(dice, page_size=dice.choice([1, 1, 2, 3, 50]))
-    for _ in range(dice.randint(2, 12)):
-        at = START_MS - dice.randint(0, 8 * 8) * TICK_MS
+    world = World(dice, page_size=bias.page_size or dice.choice([1, 1, 2, 3, 50]), merges=bias.merges)
+    for _ in range(dice.randint(2, bias.users)):
+        at = START_MS - dice.randint(0, 8 * bias.span_days) * TICK_MS
         known = world.users()
         world.come(at, dice.choice(known) if known and dice.random() < 0.4 else None)
-    for session in world.sessions.values():
-        session.times.sort()
     start = START_MS - dice.randint(1, 8) * DAY_MS if dice.random() < 0.3 else None
     loader = Loader(world, start_ms=start, chunk_size=dice.choice([1, 2, 5]))
-    world.restless = dice.choice([0.02, 0.05, 0.1, 0.2, 0.4])
+    world.restless = bias.restless or dice.choice([0.02, 0.05, 0.1, 0.2, 0.4])
     for _ in range(dice.randint(1, 6)):
+        # bounded: of a world that is faster than the API nothing can be promised
         world.energy = dice.randint(0, 12)
         loader.run(
             max_requests=dice.choice([None, None, 1, 3, 8, 20]),
             crash_after=dice.choice([None, None, None, 0, 1, 2, 5]),
         )
         world.now_ms += dice.choice([0, TICK_MS, DAY_MS])
-        if dice.random() < 0.5:
+        for _ in range(dice.choice([0, 1, 4])):
+            world.now_ms += 1
             world.happen()
     world.restless = 0.0
     world.now_ms += TICK_MS
     for _ in range(60):
         loader.run()
         if loader.complete:
-            break
-    else:
-        return ["never complete"]
-    return loader.missing()
+            return loader.missing()
+    return ["never complete"]
