@@ -270,11 +270,12 @@ class Slice:
             if not self._is_wanted(user, listing.window):
                 continue
             owes = self._owes(user)
-            if len(chunk) >= _ROWS_AT_ONCE or (owes and len(owed) >= size):
+            # users of one millisecond stay together: a border between them could not be claimed, nor ever be passed
+            together = chunk and user.last_event_ms is not None and user.last_event_ms == chunk[-1].last_event_ms
+            if not together and (len(chunk) >= _ROWS_AT_ONCE or (owes and len(owed) >= size)):
                 if not (yield from self._send(chunk, owed, exempt=exempt)):
                     return False
                 if listing.settled and not exempt and user.last_event_ms is not None:
-                    # users of one millisecond may stand on both sides of a chunk's border
                     self._stage(Stretch(user.last_event_ms + 1, listing.window.hi))
                 chunk, owed, size = [], [], self._chunk_size(exempt=exempt)
             chunk.append(user)
@@ -360,8 +361,7 @@ class Slice:
         self._report.covered = covered
 
     def _stage(self, stretch: Stretch) -> None:
-        if not self._one_off:
-            self._staged = add(self._staged, [stretch])
+        self._staged = add(self._staged, [stretch])
 
     def _is_wanted(self, user: Listed, window: Stretch) -> bool:
         """Leaves out whoever was handed out already, or belongs to an older hole that has its own turn."""

@@ -22,26 +22,38 @@ NOW_MS = 1_795_000_000_000
 
 
 class JumpingClock:
-    """Virtual time: who sleeps makes it later. Every thread sleeps from when it last looked."""
+    """Virtual time. It stands still while anybody is at work, and jumps to the next who wants to wake up."""
+
+    _IDLE_S = 0.03
 
     def __init__(self, now_s: float = NOW_MS / 1000) -> None:
         self._now_s = now_s
-        self._lock = threading.Lock()
-        self._seen = threading.local()
+        self._looks = 0
+        self._sleepers: list[float] = []
+        self._changed = threading.Condition()
 
     def time(self) -> float:
-        with self._lock:
-            self._seen.at = self._now_s
+        with self._changed:
+            self._looks += 1
             return self._now_s
 
     def sleep(self, seconds: float, stop: threading.Event) -> None:
-        until = getattr(self._seen, "at", self._now_s) + seconds
-        with self._lock:
-            self._now_s = max(self._now_s, until)
+        with self._changed:
+            until = self._now_s + seconds
+            self._sleepers.append(until)
+            while self._now_s < until and not stop.is_set():
+                looks = self._looks
+                self._changed.wait(self._IDLE_S)
+                if looks == self._looks and until == min(self._sleepers):
+                    self._now_s = max(self._now_s, until)
+                    self._changed.notify_all()
+            self._sleepers.remove(until)
+            self._looks += 1
 
     def advance(self, seconds: float) -> None:
-        with self._lock:
+        with self._changed:
             self._now_s += seconds
+            self._changed.notify_all()
 
 
 class SkewedClock:

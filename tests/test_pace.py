@@ -1,0 +1,88 @@
+"""Never more than the limit in any window, as close to it as it goes, and both quotas at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadboxer_source.sandbox import Sandbox, World
+from leadboxer_source.settings import RateLimit
+from leadboxer_source.transport import told_by
+from tests.conftest import NOW_MS, Desk
+
+
+def times_of(server: Sandbox) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for request in server.requests:
+        found[request.endpoint].append(request.at)
+    return found
+
+
+def test_at_ten_a_minute_no_window_holds_more_and_nobody_is_refused(desk: Desk) -> None:
+    desk.server.rate_limit = "10/minute"
+    began = desk.clock.time()
+    report = desk.load(rate_limit="10/minute")
+    assert report.complete
+    for times in times_of(desk.server).values():
+        assert all(later - first > 60 for first, later in zip(times, times[10:], strict=False))
+    assert sum(report.refusals.values()) == 0
+    most = max(desk.requests().values())
+    assert desk.clock.time() - began < 1.3 * 60 * (most // 10 + 1), "the endpoints take turns instead of going side by side"
+    desk.assert_equal_to_truth()
+
+
+def test_the_next_process_keeps_to_what_the_last_one_used(desk: Desk) -> None:
+    desk.server.rate_limit = "10/minute"
+    store = str(desk.folder / "limit.sqlite")
+    for _ in range(3):
+        desk.load(rate_limit="10/minute", limiter_store=store, max_requests=12, chunk_size=5)
+        assert sum(desk.reports[-1].refusals.values()) == 0
+
+
+@pytest.mark.parametrize("fault", ["429", "429_header", "429_bare", "429_zero", "429_negative"])
+def test_a_refusal_is_waited_out_and_is_no_failed_attempt(desk: Desk, fault: str) -> None:
+    desk.server.faults.fail_next("sessions", fault, times=3)
+    desk.server.faults.fail_next("leads", fault, times=2)
+    assert desk.load(rate_limit="10/minute").complete
+    desk.assert_equal_to_truth()
+    assert not desk.has("load_failures")
+
+
+def test_a_lower_limit_that_the_api_names_is_kept_to(desk: Desk) -> None:
+    desk.with_world(World(seed=5, users=12, days=2, now_ms=NOW_MS), rate_limit="2/minute")
+    desk.load(rate_limit="10/minute")
+    refused = sum(desk.reports[-1].refusals.values())
+    assert refused <= 3 * 4, "each lane may be refused once for each request under way"
+    desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize("fault", ["daily_quota", "429_absurd"])
+@pytest.mark.parametrize("endpoint", ["leads", "sessions", "events"])
+def test_a_quota_that_no_slice_outlasts_ends_it_with_what_was_read(desk: Desk, fault: str, endpoint: str) -> None:
+    desk.server.faults.fail_next(endpoint, fault, after=2, times=1_000)
+    report = desk.load()
+    assert report.stopped == "quota"
+    assert desk.has("users")
+    desk.server.faults = type(desk.server.faults)()
+    desk.load_until_done()
+    desk.assert_equal_to_truth()
+
+
+@given(st.dictionaries(st.sampled_from(["retry-after", "rate-limit", "rate-limit-period", "rate-limit-reset"]), st.one_of(
+    st.none(), st.integers(), st.text(max_size=5), st.floats(), st.sampled_from(["minute", "day"]))))
+def test_whatever_a_refusal_says_the_wait_is_positive_or_unknown(body: dict[str, Any]) -> None:
+    told = told_by({}, body, now=1_000.0)
+    assert told.wait_seconds is None or told.wait_seconds > 0
+    assert told.rate is None or told.rate.requests > 0
+
+
+def test_the_wait_is_read_from_the_header_then_the_body_then_the_reset() -> None:
+    body = {"retry-after": 43, "rate-limit": 2, "rate-limit-period": "minute", "rate-limit-reset": 1_060}
+    assert told_by({"Retry-After": "7"}, body, now=1_000.0) == (7.0, RateLimit(2, 60.0))
+    assert told_by({}, body, now=1_000.0).wait_seconds == 43.0
+    assert told_by({}, {"rate-limit-reset": 1_060}, now=1_000.0).wait_seconds == 60.0
+    assert told_by({}, "torn", now=1_000.0) == (None, None)
