@@ -79,7 +79,9 @@ class Children:
         self.gone = 0
         self.asked: Counter[str] = Counter()
         self.loaded: Counter[str] = Counter()
-        self.set_aside: dict[str, SetAside] = {name: dict((set_aside or {}).get(name, {})) for name in (SESSIONS, EVENTS)}
+        self.set_aside: dict[str, SetAside] = {
+            name: dict((set_aside or {}).get(name, {})) for name in (SESSIONS, EVENTS)
+        }
         self.failures: Rows = []
         self.exhausted: errors.QuotaExhausted | None = None
         self.adopts_strangers = True
@@ -89,7 +91,9 @@ class Children:
         self._abandon = abandon
         self._covered_events = covered_events
         self._with_events = with_events
-        self._retried = {name: list(self.set_aside[name]) for name in (SESSIONS, EVENTS) if with_events or name == SESSIONS}
+        self._retried = {
+            name: list(self.set_aside[name]) for name in (SESSIONS, EVENTS) if with_events or name == SESSIONS
+        }
         self._again = frozenset(self._retried[SESSIONS])
         self._owing_users: set[str] = set()
         self._owing_sessions: dict[str, str | None] = {}
@@ -107,8 +111,9 @@ class Children:
         """Notes that these users, once handed out, are to be asked for their sessions."""
         self._owing_users.update(user_ids)
 
-    def sessions(self, users: Rows) -> Polled:
+    def sessions(self, users: Rows | Row) -> Polled:
         """Asks for the sessions of those users that owe them; yields their rows in the users' order."""
+        users = users if isinstance(users, list) else [users]  # somebody else's parent may yield single rows
         owed = self._retried.pop(SESSIONS, [])
         for user_id in (user["user_id"] for user in users):
             if user_id in self._owing_users or self.adopts_strangers:
@@ -116,8 +121,9 @@ class Children:
                 owed.append(user_id)
         return self._collect(SESSIONS, owed, self._session_rows)
 
-    def events(self, sessions: Rows) -> Polled:
+    def events(self, sessions: Rows | Row) -> Polled:
         """Asks for the events of those sessions that owe them; yields their rows in the sessions' order."""
+        sessions = sessions if isinstance(sessions, list) else [sessions]
         owed = self._retried.pop(EVENTS, [])
         owners: dict[str, str | None] = {}
         for session in sessions:

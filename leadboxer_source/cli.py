@@ -86,7 +86,11 @@ def _sync(arguments: argparse.Namespace) -> int:
         **config,
     )
     if arguments.json:
-        print(json.dumps({"complete": result.complete, "stopped": result.stopped, "runs": [asdict(r) for r in result.runs]}))
+        print(
+            json.dumps(
+                {"complete": result.complete, "stopped": result.stopped, "runs": [asdict(r) for r in result.runs]}
+            )
+        )
     else:
         requests = ", ".join(f"{count} {endpoint}" for endpoint, count in result.requests.items())
         how = "All is covered" if result.complete else f"Stopped ({result.stopped}); run it again to go on"
@@ -174,6 +178,7 @@ def _sentence(error: BaseException) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    cause = getattr(cause, "inner_exc", cause)
     first_line = next(iter(str(cause).strip().splitlines()), "")
     return f"{type(cause).__name__}: {first_line[:300]} (--debug shows where)"
 

@@ -95,7 +95,7 @@ class _Chain(NamedTuple):
         return self.user_ids == later.user_ids if self.repeated else self.user_ids <= later.user_ids
 
 
-class _ChainBroken(Exception):  # noqa: N818 - never leaves this module
+class _ChainBroken(Exception):
     """The token died or the list ended too early: the window has to be listed anew."""
 
 

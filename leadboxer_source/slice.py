@@ -123,6 +123,7 @@ class Slice:
         config: What to load, and how fast.
         connection: The way to the API.
         clock: The time.
+        shapes: Makes the rows.
         memories: What each resource in `COVERED` remembers of the scope.
         selected: Names of the resources that are loaded; the others are never claimed.
         watch: Is told how the run goes.
@@ -138,6 +139,7 @@ class Slice:
         config: Settings,
         connection: Connection,
         clock: Clock,
+        shapes: Shapes,
         memories: dict[str, Remembered],
         selected: set[str],
         watch: Watch | None = None,
@@ -152,7 +154,7 @@ class Slice:
         self._watch = watch
         self._lister = Lister(connection.api, clock)
         self._reading = ReadingClock(clock)
-        self._shapes = Shapes(config.site, config.promote)
+        self._shapes = shapes
         wanted_children = [name for name in self._selected if name != "users"]
         wanted_events = [name for name in wanted_children if name != "sessions"]
         self._wants_children = bool(wanted_children)
@@ -285,6 +287,9 @@ class Slice:
 
     def _send(self, chunk: list[Listed], owed: list[str], *, exempt: bool) -> Generator[Rows | None, None, bool]:
         """Yields a chunk once the lanes have room for it, unless a budget is spent; the first of a run always goes."""
+        if owed and self._config.max_requests is not None:
+            # what the chunk before will cost is known only once its sessions are
+            yield from self._rest()
         while owed and not self.children.have_room():
             self._tell()
             yield None
@@ -435,6 +440,9 @@ class Slices:
         clock: The time, for tests.
         watch: Is told how the runs go.
         connect: Opens a way to the API.
+
+    Raises:
+        ConfigurationInvalid: A promoted property cannot have a column of its own.
     """
 
     def __init__(
@@ -445,6 +453,7 @@ class Slices:
         connect: Callable[[Settings, Clock], Connection] = connect,
     ) -> None:
         self._config = config
+        self._shapes = Shapes(config.site, config.promote)
         self._clock = clock or SystemClock()
         self._watch = watch
         self._connect = connect
@@ -507,5 +516,5 @@ class Slices:
         self._connection = self._connect(self._config, self._clock)
         # a run that nobody finishes gives its threads and files back with its source
         weakref.finalize(self, self._connection.close)
-        self._slice = Slice(self._config, self._connection, self._clock, memories, selected, self._watch)
+        self._slice = Slice(self._config, self._connection, self._clock, self._shapes, memories, selected, self._watch)
         return self._slice

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Any, Optional, Union
+from typing import Any
 
 import dlt
 from dlt.extract import DltResource
@@ -24,20 +24,20 @@ def leadboxer_source(
     api_key: dlt.TSecretStrValue = dlt.secrets.value,
     *,
     base_url: str = settings.BASE_URL,
-    start_date: Optional[Union[str, date, datetime]] = None,
-    end_date: Optional[Union[str, date, datetime]] = None,
+    start_date: str | date | datetime | None = None,
+    end_date: str | date | datetime | None = None,
     rate_limit: str = settings.RATE_LIMIT,
-    max_minutes: Optional[float] = settings.MAX_MINUTES,
-    max_requests: Optional[int] = None,
+    max_minutes: float | None = settings.MAX_MINUTES,
+    max_requests: int | None = None,
     chunk_size: int = settings.CHUNK_SIZE,
     settle_seconds: float = settings.SETTLE_SECONDS,
     relist_days: int = 0,
-    display: Optional[Union[str, list[str]]] = None,
-    filters: Optional[dict[str, Any]] = None,
-    promote: Optional[list[str]] = None,
-    limiter_store: Optional[str] = None,
-    clock: Optional[Clock] = None,
-    watch: Optional[Watch] = None,
+    display: str | list[str] | None = None,
+    filters: dict[str, Any] | None = None,
+    promote: list[str] | None = None,
+    limiter_store: str | None = None,
+    clock: Clock | None = None,
+    watch: Watch | None = None,
 ) -> Sequence[DltResource]:
     """Loads a LeadBoxer dataset: users, their sessions, the sessions' events, and the events' properties.
 

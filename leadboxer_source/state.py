@@ -1,6 +1,8 @@
 """What a resource keeps between runs, for each scope: its coverage, and the children that were set aside.
 
-    {"version": 1, "scopes": {SCOPE: {"covered": [[lo, hi], ...], "set_aside": {ID: {"since": ms, "attempts": n}}}}}
+    {"coverage": {"version": 1, "scopes": {SCOPE: {"covered": [[lo, hi], ...], "set_aside": {ID: {"since": ms, ...}}}}}}
+
+It has a key of its own in the resource's state, because dlt keeps things there too.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from leadboxer_source.coverage import Coverage, Stretch, add
 from leadboxer_source.errors import StateUnreadable
 
 VERSION = 1
+KEY = "coverage"
 
 SetAside = dict[str, dict[str, int]]
 """By id: since when it fails (`since`, epoch milliseconds) and how many runs tried (`attempts`)."""
@@ -32,22 +35,26 @@ def remember(resource_state: dict[str, Any], scope: str) -> Remembered:
         StateUnreadable: A newer version wrote it, or it is damaged. It is never taken for empty: that would reload
             everything without a word.
     """
-    if not resource_state:
+    memory = resource_state.get(KEY)
+    if memory is None:
         return Remembered()
-    if resource_state.get("version") != VERSION:
+    version = memory.get("version") if isinstance(memory, dict) else None
+    if version != VERSION:
         raise StateUnreadable(
-            f"The pipeline's state has version {resource_state.get('version')!r} and this package reads {VERSION}: "
+            f"The pipeline's state has version {version!r} and this package reads {VERSION}: "
             'upgrade leadboxer-source, or reload everything with refresh="drop_sources".'
         )
     try:
-        stored = resource_state["scopes"].get(scope, {"covered": []})
+        stored = memory["scopes"].get(scope, {"covered": []})
         covered = [Stretch(int(lo), int(hi)) for lo, hi in stored["covered"]]
-        set_aside = {str(key): {k: int(v) for k, v in entry.items()} for key, entry in stored.get("set_aside", {}).items()}
+        set_aside = {
+            str(key): {k: int(v) for k, v in entry.items()} for key, entry in stored.get("set_aside", {}).items()
+        }
     except (KeyError, TypeError, ValueError, AttributeError):
         covered, set_aside = [Stretch(1, 0)], {}
     if add([], covered) != covered:
         raise StateUnreadable(
-            'The pipeline\'s state is damaged: restore it with `dlt pipeline ... sync`, or reload everything with '
+            "The pipeline's state is damaged: restore it with `dlt pipeline ... sync`, or reload everything with "
             'refresh="drop_sources".'
         )
     return Remembered(covered, set_aside)
@@ -58,5 +65,6 @@ def record(resource_state: dict[str, Any], scope: str, memory: Remembered) -> No
     stored: dict[str, Any] = {"covered": [list(stretch) for stretch in memory.covered]}
     if memory.set_aside:
         stored["set_aside"] = memory.set_aside
-    resource_state["version"] = VERSION
-    resource_state.setdefault("scopes", {})[scope] = stored
+    kept = resource_state.setdefault(KEY, {"scopes": {}})
+    kept["version"] = VERSION
+    kept["scopes"][scope] = stored

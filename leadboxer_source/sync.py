@@ -73,7 +73,9 @@ def sync(
     """
     unknown = set(only or ()) - set(RESOURCES)
     if unknown:
-        raise ConfigurationInvalid(f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}.")
+        raise ConfigurationInvalid(
+            f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}."
+        )
     result, started, idle_runs = SyncResult(), time.monotonic(), 0
     while True:
         minutes_left = None if max_minutes is None else max_minutes - (time.monotonic() - started) / 60

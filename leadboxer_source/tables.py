@@ -77,7 +77,9 @@ _VISITOR = _texts(
 def _last(fields: list[Field]) -> list[Field]:
     """The same fields as a user carries them: those of the last visit."""
     return [
-        Field(f"last_{field.column}", field.kind, f"{field.description} Of the last visit.", (f"last_{field.names[0]}",))
+        Field(
+            f"last_{field.column}", field.kind, f"{field.description} Of the last visit.", (f"last_{field.names[0]}",)
+        )
         for field in fields
     ]
 
@@ -197,7 +199,9 @@ USER_FIELDS: tuple[Field, ...] = (
     _field("machine_id", "machine_id", "text", "Device."),
     _field("total_number_visits", "total_number_visits", "bigint", "Sessions so far."),
     _field("total_pages_viewed", "total_pages_viewed", "bigint", "Page views so far."),
-    _field("total_session_duration", "total_session_duration", "double", "Time of all sessions; its unit is not known."),
+    _field(
+        "total_session_duration", "total_session_duration", "double", "Time of all sessions; its unit is not known."
+    ),
     _field("last_visit_duration", "last_visit_duration", "double", "Time of the last session; its unit is not known."),
     _field("esScore", "es_score", "double", "Score that LeadBoxer computes on reading; it changes without activity."),
     _field("leadScore total_score", "lead_score", "double", "Lead score, 0 to 100; it changes without activity."),
@@ -216,9 +220,7 @@ USER_FIELDS: tuple[Field, ...] = (
 SESSION_FIELDS: tuple[Field, ...] = (
     _field("session_id", "session_id", "text", "A visit; `sessionId` of the API."),
     _field("use_id", "user_id", "text", "Its owner; another one once two identities are stitched."),
-    _field(
-        "session_unix_timestamp last_session_unix_timestamp", "started_at", "timestamp", "Start of the visit."
-    ),
+    _field("session_unix_timestamp last_session_unix_timestamp", "started_at", "timestamp", "Start of the visit."),
     *_TIME,
     _field(
         "visit_duration session_duration last_visit_duration",
@@ -241,9 +243,7 @@ EVENT_FIELDS: tuple[Field, ...] = (
     _field("event_id", "event_id", "text", "Id that the API gives; several events may share it."),
     _field("session_id", "session_id", "text", "The visit."),
     _field("use_id", "user_id", "text", "The visit's owner when the event was read; `sessions` has the present one."),
-    _field(
-        "eventUnixTimestamp eventEsTimestamp lastEvent", "occurred_at", "timestamp", "When it happened."
-    ),
+    _field("eventUnixTimestamp eventEsTimestamp lastEvent", "occurred_at", "timestamp", "When it happened."),
     _field("hitTimestamp", "hit_at", "timestamp", "When the log server took the hit."),
     _field("title", "title", "text", "Title of the page, or name of the event."),
     _field("root_url", "root_url", "text", "Page, without its query."),

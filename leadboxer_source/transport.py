@@ -185,7 +185,7 @@ class Reply(NamedTuple):
     server_ms: int | None
 
 
-class _Failed(Exception):  # noqa: N818 - never leaves this module
+class _Failed(Exception):
     """An attempt that may go better the next time."""
 
     def __init__(self, reason: str, *, foreign: bool = False, wait_seconds: float | None = None) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import dlt
 import duckdb
 import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.pipeline import PipelineContext
 
 from leadboxer_source import Report, leadboxer_source
 from leadboxer_source.rows import as_text
@@ -144,7 +146,7 @@ class Desk:
         return bool(self.rows(f"SELECT 1 FROM information_schema.tables WHERE table_name = '{table}'"))
 
     def state(self, resource: str = "users") -> Any:
-        return self.pipeline().state["sources"]["leadboxer"]["resources"][resource]
+        return self.pipeline().state["sources"]["leadboxer"]["resources"][resource]["coverage"]
 
     def _watch(self, report: Report) -> None:
         if report.stopped:
@@ -177,8 +179,23 @@ class Desk:
 
 
 KNOWN = frozenset(
-    "event_id session_id use_id site type eventEsTimestamp eventUnixTimestamp original_url root_url title referrer "
-    "browser country_code total_number_visits customEventInfo".split()
+    [
+        "event_id",
+        "session_id",
+        "use_id",
+        "site",
+        "type",
+        "eventEsTimestamp",
+        "eventUnixTimestamp",
+        "original_url",
+        "root_url",
+        "title",
+        "referrer",
+        "browser",
+        "country_code",
+        "total_number_visits",
+        "customEventInfo",
+    ]
 )
 
 
@@ -195,6 +212,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.setenv("RUNTIME__LOG_LEVEL", "ERROR")
+    # dlt gives the state of the pipeline that was last active to whoever iterates a resource by hand
+    Container()[PipelineContext].deactivate()
 
 
 @pytest.fixture

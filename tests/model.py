@@ -96,7 +96,9 @@ class World:
             last_events[session.owner] = max(session.times[-1], last_events.get(session.owner, 0))
         found = sorted(((last, user) for user, last in last_events.items() if lo <= last < hi), reverse=True)
         start = int(token or 0)
-        rows: list[Record] = [{"use_id": user, "lastEvent": last} for last, user in found[start : start + self.page_size]]
+        rows: list[Record] = [
+            {"use_id": user, "lastEvent": last} for last, user in found[start : start + self.page_size]
+        ]
         return Page(rows, str(start + self.page_size), None, self.now_ms)
 
     def sessions_of(self, user_id: str) -> Answer:
@@ -225,7 +227,11 @@ class Loader:
                 continue
             if self.sessions.get(session.session_id) != session.owner:
                 told.append(f"session {session.session_id} of {session.owner}")
-            told += [f"event {session.session_id} at {at}" for at in session.times if (session.session_id, at) not in self.events]
+            told += [
+                f"event {session.session_id} at {at}"
+                for at in session.times
+                if (session.session_id, at) not in self.events
+            ]
         return told
 
 
@@ -248,7 +254,7 @@ class Bias:
     users: int = 12
 
 
-def lose(seed: int, bias: Bias = Bias()) -> list[str]:  # noqa: B008 - it is frozen
+def lose(seed: int, bias: Bias = Bias()) -> list[str]:
     """Builds a world from a seed, loads it while it moves, then once more in quiet; returns what is missing then."""
     dice = random.Random(seed)
     world = World(dice, page_size=bias.page_size or dice.choice([1, 1, 2, 3, 50]), merges=bias.merges)

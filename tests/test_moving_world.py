@@ -104,7 +104,9 @@ BROKEN_RULES = [
 ]
 
 
-@pytest.mark.parametrize(("break_rule", "bias"), BROKEN_RULES, ids=lambda value: getattr(value, "__name__", "").strip("_"))
+@pytest.mark.parametrize(
+    ("break_rule", "bias"), BROKEN_RULES, ids=lambda value: getattr(value, "__name__", "").strip("_")
+)
 def test_the_search_finds_a_loss_when_a_rule_is_switched_off(
     break_rule: Callable[[pytest.MonkeyPatch], None], bias: Bias, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,9 @@ def test_at_ten_a_minute_no_window_holds_more_and_nobody_is_refused(desk: Desk) 
         assert all(later - first > 60 for first, later in zip(times, times[10:], strict=False))
     assert sum(report.refusals.values()) == 0
     most = max(desk.requests().values())
-    assert desk.clock.time() - began < 1.3 * 60 * (most // 10 + 1), "the endpoints take turns instead of going side by side"
+    assert desk.clock.time() - began < 1.3 * 60 * (most // 10 + 1), (
+        "the endpoints take turns instead of going side by side"
+    )
     desk.assert_equal_to_truth()
 
 
@@ -72,8 +74,12 @@ def test_a_quota_that_no_slice_outlasts_ends_it_with_what_was_read(desk: Desk, f
     desk.assert_equal_to_truth()
 
 
-@given(st.dictionaries(st.sampled_from(["retry-after", "rate-limit", "rate-limit-period", "rate-limit-reset"]), st.one_of(
-    st.none(), st.integers(), st.text(max_size=5), st.floats(), st.sampled_from(["minute", "day"]))))
+@given(
+    st.dictionaries(
+        st.sampled_from(["retry-after", "rate-limit", "rate-limit-period", "rate-limit-reset"]),
+        st.one_of(st.none(), st.integers(), st.text(max_size=5), st.floats(), st.sampled_from(["minute", "day"])),
+    )
+)
 def test_whatever_a_refusal_says_the_wait_is_positive_or_unknown(body: dict[str, Any]) -> None:
     told = told_by({}, body, now=1_000.0)
     assert told.wait_seconds is None or told.wait_seconds > 0

@@ -135,7 +135,9 @@ def test_a_clock_that_is_hours_wrong_loses_nothing_and_claims_nothing_too_new(de
     desk.assert_equal_to_truth()
 
 
-@pytest.mark.parametrize("reading", [{}, {"ignores_time_zone": True, "range_end": "exclusive"}], ids=["utc", "amsterdam"])
+@pytest.mark.parametrize(
+    "reading", [{}, {"ignores_time_zone": True, "range_end": "exclusive"}], ids=["utc", "amsterdam"]
+)
 @pytest.mark.parametrize(
     "moment",
     [
@@ -169,6 +171,6 @@ def test_an_end_makes_the_run_a_one_off_that_marks_nothing(desk: Desk) -> None:
     lo, hi = (int(datetime(2026, 11, day, tzinfo=timezone.utc).timestamp() * 1000) for day in (5, 10))
     wanted = {user for user in desk.world.user_ids() if lo <= desk.world.last_ms(user) < hi}
     assert {row[0] for row in desk.rows("SELECT user_id FROM users")} == wanted
-    assert "scopes" not in desk.pipeline().state.get("sources", {}).get("leadboxer", {}).get("resources", {}).get("users", {})
+    assert "coverage" not in str(desk.pipeline().state)
     desk.load()
     desk.assert_equal_to_truth()

@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sessions-per-user", type=float, default=2.0)
     parser.add_argument("--events-per-session", type=float, default=3.0)
     parser.add_argument("--all-in-one-day", action="store_true", help="everybody was seen within the last day")
-    parser.add_argument("--profile", nargs="*", default=[], metavar="NAME=VALUE", help="readings of the API's open points")
+    parser.add_argument(
+        "--profile", nargs="*", default=[], metavar="NAME=VALUE", help="readings of the API's open points"
+    )
     parser.add_argument("--json", action="store_true", help="print address, dataset and key as JSON")
     return parser
 
@@ -90,7 +92,7 @@ def _profile(switches: Sequence[str]) -> Profile:
 
 def _live(server: Sandbox, world: World, users_per_minute: float, stopped: threading.Event) -> None:
     """Lets users come and return until the server is stopped."""
-    dice = Random(world.seed)  # noqa: S311 - made-up data
+    dice = Random(world.seed)
     while not stopped.wait(60 / users_per_minute if users_per_minute else None):
         with server.lock:
             if dice.random() < 0.5:

@@ -41,7 +41,7 @@ class Faults:
     ) -> None:
         self.hang_s = hang_s
         self._rates = {_known(name): rate for name, rate in (rates or {}).items()}
-        self._dice = Random(seed)  # noqa: S311 - made-up faults
+        self._dice = Random(seed)
         self._endpoints = frozenset(endpoints) if endpoints is not None else None
         self._scripts: defaultdict[str, list[str | None]] = defaultdict(list)
         self._poisoned: dict[str, str] = {}

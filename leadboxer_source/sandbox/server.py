@@ -7,7 +7,7 @@ import math
 import secrets
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -291,7 +291,9 @@ class Sandbox:
     async def _drip(
         self, http: web.BaseRequest, answer: Answer, headers: dict[str, str], *, cut: bool
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers={**headers, "Content-Length": str(len(answer.body))})
+        response = web.StreamResponse(
+            status=answer.status, headers={**headers, "Content-Length": str(len(answer.body))}
+        )
         await response.prepare(http)
         size = max(1, len(answer.body) // 4)
         pieces = [answer.body[start : start + size] for start in range(0, len(answer.body), size)]
@@ -310,7 +312,12 @@ class Sandbox:
             return _json(200, {"responseCode": 0, "responseMessage": "", "smartlists": []})
         if request.endpoint == "unknown":
             return _json(404, answers.not_found(path, "No such endpoint"))
-        required = {"leads": (), "sessions": ("leadId", "limit"), "events": ("sessionId", "limit"), "detail": ("email",)}
+        required = {
+            "leads": (),
+            "sessions": ("leadId", "limit"),
+            "events": ("sessionId", "limit"),
+            "detail": ("email",),
+        }
         for name in (*required.get(request.endpoint, ()), "site"):
             if not params.get(name):
                 return _json(400, answers.bad_request(path, f"Required parameter '{name}' is not present"))
@@ -388,7 +395,12 @@ class Sandbox:
 
     def _enveloped(self, users: list[Record], token: str | None, total: int | None, site: str) -> dict[str, Any]:
         profile = self.profile
-        ending: dict[str, dict[str, Any]] = {"token": {}, "absent": {}, "null": {"nextToken": None}, "empty": {"nextToken": ""}}
+        ending: dict[str, dict[str, Any]] = {
+            "token": {},
+            "absent": {},
+            "null": {"nextToken": None},
+            "empty": {"nextToken": ""},
+        }
         paging: dict[str, Any] = {"nextToken": token} if token is not None else ending[profile.end_of_list]
         if profile.envelope == "legacy":
             told = {"rows": len(users), "total": total, "site": site, "timeZone": query.AMSTERDAM}

@@ -289,9 +289,12 @@ class World:
         when = self._dice(number - 1) if number % 10 == 1 else self._dice(number)
         last_ms = self._now_ms - int(when.random() ** 1.5 * (self._days * DAY_MS - 1)) - 1
         dice.random()
-        sessions = 1 + int(dice.expovariate(1 / (self._sessions_per_user - 0.5))) if self._sessions_per_user > 0.5 else 1
+        sessions = (
+            1 + int(dice.expovariate(1 / (self._sessions_per_user - 0.5))) if self._sessions_per_user > 0.5 else 1
+        )
         sizes = tuple(
-            1 + min(40, int(dice.expovariate(1 / max(self._events_per_session - 0.5, 0.01)))) for _ in range(min(sessions, 60))
+            1 + min(40, int(dice.expovariate(1 / max(self._events_per_session - 0.5, 0.01))))
+            for _ in range(min(sessions, 60))
         )
         span = int(dice.random() * 200 * DAY_MS) if len(sizes) > 1 else 0
         first_ms = last_ms - span - 60_000 * max(sizes) - 3_600_000 * len(sizes)
@@ -299,7 +302,7 @@ class World:
         return User(number, f"{first_ms}.{suffix}", suffix, first_ms, last_ms, sizes)
 
     def _dice(self, number: int) -> Random:
-        return Random(self.seed * 1_000_003 + number)  # noqa: S311 - made-up data
+        return Random(self.seed * 1_000_003 + number)
 
     def _history(self, user: User) -> list[Session]:
         if user.history is None:
@@ -315,7 +318,7 @@ class World:
             start_ms = user.first_ms + number * step if number else user.first_ms
             session_id = user.user_id if number == 0 else f"{start_ms}.{user.suffix}"
             if is_last and number and user.number % 9 == 4:
-                session_id = str(uuid.UUID(int=Random(user.number).getrandbits(128)))  # noqa: S311 - made-up data
+                session_id = str(uuid.UUID(int=Random(user.number).getrandbits(128)))
             session = Session(session_id, user, start_ms)
             for hit in range(size):
                 at_ms = user.last_ms if is_last and hit == size - 1 else start_ms + 20_000 * hit

@@ -1,0 +1,81 @@
+"""What fails for a while is tried again; what keeps failing is set aside; too much of it is an outage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from leadboxer_source.sandbox import Faults, World
+from leadboxer_source.sandbox.faults import RETRYABLE
+from tests.conftest import NOW_MS, Desk
+
+
+@pytest.mark.parametrize("fault", [*RETRYABLE, "timeout_after", "wrong_type"])
+@pytest.mark.parametrize("endpoint", ["leads", "sessions", "events"])
+def test_a_passing_fault_loses_nothing(desk: Desk, endpoint: str, fault: str) -> None:
+    desk.with_world(World(seed=5, users=10, days=3, now_ms=NOW_MS)).reading(max_limit=4)
+    desk.server.faults.fail_next(endpoint, fault, after=2, times=2)
+    desk.load(start_date="2026-11-10")
+    desk.load_until_done(start_date="2026-11-10")
+    desk.assert_equal_to_truth()
+    assert not desk.has("load_failures")
+
+
+def test_at_a_fifth_of_faulty_requests_the_load_ends_equal_to_the_truth(desk: Desk) -> None:
+    desk.server.faults = Faults.mixed(0.2, seed=1)
+    desk.load_until_done()
+    desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize("fault", ["500", "400", "html_200"])
+def test_a_poisoned_session_is_set_aside_and_cleared_when_it_heals(desk: Desk, fault: str) -> None:
+    session = desk.world.truth().sessions[7]["session_id"]
+    desk.server.faults.poison(session, fault)
+    assert desk.load().complete
+    assert desk.rows("SELECT resource, id, attempts FROM load_failures") == [("events", session, 1)]
+    desk.load()
+    assert desk.rows("SELECT id, attempts FROM load_failures") == [(session, 2)]
+    desk.server.faults.heal(session)
+    desk.load()
+    assert [r.params["sessionId"] for r in desk.server.requests if r.endpoint == "events"] == [session]
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
+    desk.assert_equal_to_truth()
+    desk.load()
+    assert set(desk.requests()) == {"leads"}
+
+
+def test_a_poisoned_user_is_set_aside_and_loaded_whole_when_it_heals(desk: Desk) -> None:
+    user = max(desk.world.user_ids(), key=lambda user: len(desk.world.session_records(user) or ()))
+    desk.server.faults.poison(user, "500")
+    assert desk.load().complete
+    desk.server.faults.heal(user)
+    desk.load()
+    desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize("endpoint", ["sessions", "events"])
+def test_an_outage_fails_the_run_and_keeps_nothing_of_it(desk: Desk, endpoint: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.MAX_FAILURES", 3)
+    desk.load(max_requests=30, chunk_size=5)
+    before = desk.rows("SELECT count(*) FROM events")
+    desk.server.faults = Faults({"500": 1.0}, endpoints=[endpoint])
+    with pytest.raises(Exception, match="Nothing of this run is kept"):
+        desk.load()
+    assert desk.rows("SELECT count(*) FROM events") == before
+    desk.server.faults = Faults()
+    desk.load_until_done()
+    desk.assert_equal_to_truth()
+
+
+def test_users_without_an_id_are_left_out_and_the_rest_arrives(desk: Desk) -> None:
+    real = desk.world.user_record
+    nameless = desk.world.user_ids()[3]
+
+    def record(user_id: str, now_ms: int) -> dict[str, Any]:
+        found = real(user_id, now_ms)
+        return {name: value for name, value in found.items() if user_id != nameless or name != "use_id"}
+
+    desk.world.user_record = record  # type: ignore[method-assign]  # the world is data here
+    desk.load()
+    assert desk.rows("SELECT count(*) FROM users") == [(39,)]
