@@ -1,4 +1,7 @@
-"""The command `leadboxer`. Exit codes: 0 all covered, 3 stopped with progress, 4 configuration, 5 credentials, 6 not LeadBoxer, 1 anything else."""
+"""The command `leadboxer`.
+
+Exit codes: 0 all covered, 3 stopped with progress, 4 configuration, 5 credentials, 6 not LeadBoxer, 1 anything else.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ def _sync(arguments: argparse.Namespace) -> int:
 
     names = ("site", "base_url", "rate_limit", "start_date", "end_date")
     config = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    show = (lambda report: None) if arguments.json else Progress()
+    show = None if arguments.json else Progress()
     result = sync(
         pipeline_for(dlt, arguments.destination, arguments.db, arguments.dataset, arguments.pipeline),
         only=[name.strip() for name in arguments.only.split(",")] if arguments.only else None,
@@ -159,7 +162,7 @@ def describe(report: Report, slice_number: int) -> str:
         told.append(f"{report.set_aside} set aside")
     wait = report.waiting_until - time.time()
     if not report.stopped and wait > 1:
-        told.append(f"waiting for quota until {datetime.fromtimestamp(report.waiting_until):%H:%M:%S}")
+        told.append(f"waiting for quota until {datetime.fromtimestamp(report.waiting_until).astimezone():%H:%M:%S}")
     if report.stopped and report.covered:
         told.append(f"covered down to {instant(report.covered[-1].lo):%Y-%m-%d %H:%M}")
     return ", ".join(told)

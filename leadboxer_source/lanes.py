@@ -1,4 +1,4 @@
-"""A lane: the requests to one endpoint, sent by a few threads, so that both child endpoints' quotas are used at once."""
+"""A lane: the requests to one endpoint, sent by a few threads, so that both children's quotas are used at once."""
 
 from __future__ import annotations
 

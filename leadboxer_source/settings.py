@@ -16,19 +16,19 @@ BASE_URL = "https://api.leadboxer.com/v1"
 """The canonical address of v1; `https://data.leadboxer.com/v1` serves the same paths."""
 
 RATE_LIMIT = "10/minute"
-"""What the API allows each endpoint (https://developers.leadboxer.com/docs/rate-limit-exceeded); more only earns 429s."""
+"""What each endpoint allows (https://developers.leadboxer.com/docs/rate-limit-exceeded); more only earns 429s."""
 
 DAY_MS = 86_400_000
 """The grain of the API's time filter: a listing cannot be narrower than a day."""
 
 SETTLE_SECONDS = 300.0
-"""How long after it happened an event may still be invisible. Claimed earlier, it would never be asked for."""
+"""How long an event may stay invisible after it happened. Claimed earlier, it would never be asked for."""
 
 RETENTION_DAYS = 367
-"""Documents expire 366 days after their last write. Older windows are empty: listing them spends requests for nothing."""
+"""Documents expire 366 days after their last write. Older windows are empty: listing them is a waste of requests."""
 
 OVERLAP_BEFORE_DAYS = 1
-"""Days listed before a window's first. Without it, a server that cuts days in a zone west of UTC hides its first hours."""
+"""Days listed before a window's first. Without it, a server that cuts days in a western zone hides the first hours."""
 
 OVERLAP_AFTER_DAYS = 2
 """Days listed after a window's last: one in case `between` leaves its last day out, one in case days end early in
@@ -77,7 +77,7 @@ LARGE_WINDOW_PAGES = 20
 """Pages from which on two quiet passes in a row stand for agreement: in so long a listing somebody always moves."""
 
 EVENTS_AHEAD = 2_000
-"""Sessions that may queue for their events before more users are handed out; it bounds memory and what a crash costs."""
+"""Sessions that may queue for their events before more users are handed out; it bounds what a crash costs."""
 
 LANE_WORKERS = 4
 """Requests under way at once to one endpoint. One would leave the quota unused whenever the API is slow."""
@@ -190,7 +190,7 @@ def parse_instant(value: str | date | datetime | None, name: str) -> int | None:
             raise ConfigurationInvalid(f"{name} {value!r} is not a date: write it like '2026-05-31'.")
         value = parsed
     if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
+        value = datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
     if value.tzinfo is None:
         value = value.replace(tzinfo=timezone.utc)
     return round(value.timestamp() * 1000)

@@ -240,7 +240,7 @@ class Slice:
         self._stopped = "covered"
 
     def _first_window(self) -> Stretch | None:
-        """The newest part of what is not covered; listed even if all seems covered, as only the API's clock can tell."""
+        """The newest part of what is not covered; listed even if nothing seems to be missing: only the API can tell."""
         until = self._until()
         if self._one_off:
             hole = Stretch(self._since(), until)
@@ -264,7 +264,7 @@ class Slice:
         return listing
 
     def _hand_out(self, listing: Listing, *, exempt: bool) -> Generator[Rows | None, None, bool]:
-        """Yields the rows of a window's users in chunks; returns False if a budget ended it, with the rest unclaimed."""
+        """Yields the rows of a window's users in chunks; returns False if a budget ended it."""
         chunk: list[Listed] = []
         owed: list[str] = []
         size = self._chunk_size(exempt=exempt)
@@ -305,7 +305,7 @@ class Slice:
         return True
 
     def _relist(self) -> Polled:
-        """Reads the users of the last days again, for changes that do not move their last event. Asks for no sessions."""
+        """Reads the users of the last days again, for changes that move nothing; asks for no sessions."""
         if not self._config.relist_days or self._one_off or self._stopped != "covered":
             return
         recent = Stretch(self._until() - self._config.relist_days * DAY_MS, self._until())

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta, timezone
 
 from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Answer, Days, Page, Record
+from leadboxer_source.lanes import Lane
 from leadboxer_source.settings import DAY_MS, Settings
 from leadboxer_source.slice import COVERED, Connection, Slices
 
@@ -196,7 +197,7 @@ class Loader:
         self.world.requests.clear()
 
         def connect(*_: object) -> Connection:
-            lanes = {SESSIONS: _Lane(self.world.sessions_of), EVENTS: _Lane(self.world.events_of)}
+            lanes: dict[str, Lane] = {SESSIONS: _Lane(self.world.sessions_of), EVENTS: _Lane(self.world.events_of)}
             return Connection(_Api(self.world), lanes, traffic, lambda: 0.0, lambda: None)
 
         def watch(report: object) -> None:

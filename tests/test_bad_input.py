@@ -33,7 +33,7 @@ def configured(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 def said(capsys: Any) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
+    lines: list[str] = capsys.readouterr().err.strip().splitlines()
     return next(line for line in lines if line.startswith("leadboxer: "))
 
 
@@ -131,7 +131,8 @@ def test_the_key_appears_in_no_file_log_trace_or_error(
     assert key not in shown.out + shown.err + heard.getvalue()
     for folder, _, names in os.walk(configured.folder):
         for name in names:
-            assert key not in name and key.encode() not in (Path(folder) / name).read_bytes(), name
+            assert key not in name
+            assert key.encode() not in (Path(folder) / name).read_bytes(), name
     assert all(key not in request.path and key not in request.params.values() for request in configured.server.requests)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +26,7 @@ def test_a_union_covers_what_either_covers_and_is_ascending_disjoint_and_never_t
     union = add(some, more)
     assert instants_of(union) == {i for i in EVERY if any(lo <= i < hi for lo, hi in [*some, *more])}
     assert all(lo < hi for lo, hi in union)
-    assert all(before.hi < after.lo for before, after in zip(union, union[1:], strict=False))
+    assert all(before.hi < after.lo for before, after in pairwise(union))
 
 
 @given(coverages, instants, instants)

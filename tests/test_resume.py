@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,8 @@ import sys, dlt
 from leadboxer_source import leadboxer_source
 folder, url, site, key = sys.argv[1:]
 pipeline = dlt.pipeline(
-    "desk", destination=dlt.destinations.duckdb(folder + "/desk.duckdb"), dataset_name="lb", pipelines_dir=folder + "/pipelines"
+    "desk", destination=dlt.destinations.duckdb(folder + "/desk.duckdb"), dataset_name="lb",
+    pipelines_dir=folder + "/pipelines",
 )
 while True:
     ended = []
@@ -34,10 +36,10 @@ while True:
 
 
 @pytest.mark.parametrize("budget", [{"max_requests": 25}, {"max_minutes": 1.0}], ids=str)
-def test_with_a_small_budget_the_newest_users_come_first(desk: Desk, budget: dict[str, float]) -> None:
+def test_with_a_small_budget_the_newest_users_come_first(desk: Desk, budget: dict[str, Any]) -> None:
     desk.with_world(World(seed=5, users=150, days=20, now_ms=NOW_MS))
     if "max_minutes" in budget:
-        desk.server.rate_limit, budget = "10/minute", {**budget, "rate_limit": "10/minute"}  # type: ignore[dict-item]  # parametrized
+        desk.server.rate_limit, budget = "10/minute", {**budget, "rate_limit": "10/minute"}
     loaded = 0
     newest_first = sorted(desk.world.user_ids(), key=desk.world.last_ms, reverse=True)
     for _ in range(3):

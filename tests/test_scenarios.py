@@ -43,7 +43,9 @@ def test_moving_the_start_back_after_a_full_load_reads_only_the_difference(desk:
     first = {r.params["leadId"] for r in desk.server.requests if r.endpoint == "sessions"}
     assert desk.load(start_date="2026-10-01").complete
     second = {r.params["leadId"] for r in desk.server.requests if r.endpoint == "sessions"}
-    assert first and second and not first & second
+    assert first
+    assert second
+    assert not first & second
     desk.assert_equal_to_truth()
 
 

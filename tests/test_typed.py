@@ -33,7 +33,8 @@ def test_every_table_column_has_a_type_and_a_description_in_the_destination(desk
     for name, table in TABLES.items():
         for column in table["columns"]:
             described = tables[name]["columns"][column] if name in tables else table["columns"][column]
-            assert described.get("data_type") and described.get("description"), f"{name}.{column}"
+            assert described.get("data_type"), f"{name}.{column}"
+            assert described.get("description"), f"{name}.{column}"
 
 
 def test_times_ids_and_numbers_arrive_as_what_they_are(desk: Desk) -> None:
@@ -75,7 +76,7 @@ def test_a_promoted_property_is_a_column_and_stays_a_property(desk: Desk) -> Non
 def test_references_between_the_tables_are_declared(desk: Desk) -> None:
     desk.load()
     tables = desk.pipeline().default_schema.tables
-    told: Any = {name: [r["referenced_table"] for r in tables[name].get("references", [])] for name in tables}
+    told: Any = {name: [r["referenced_table"] for r in tables[name].get("references") or []] for name in tables}
     assert (told["sessions"], told["events"], told["properties"]) == (["users"], ["sessions"], ["events"])
 
 

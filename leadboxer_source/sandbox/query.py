@@ -119,8 +119,7 @@ def _matcher(params: Mapping[str, str]) -> Callable[[dict[str, Any]], bool] | No
     if "criteriaLeadscoreFilter" in params:
         score = _integer(params["criteriaLeadscoreFilter"], "criteriaLeadscoreFilter")
         tests.append(lambda record: int(record["esScore"]) > score)
-    for part in filter(None, params.get("criteriaTextFilter", "").split(",")):
-        tests.append(_text_test(part))
+    tests += [_text_test(part) for part in params.get("criteriaTextFilter", "").split(",") if part]
     return (lambda record: all(test(record) for test in tests)) if tests else None
 
 

@@ -92,6 +92,7 @@ class World:
         site: str = SITE,
         sessions_per_user: float = 2.0,
         events_per_session: float = 3.0,
+        *,
         all_in_one_day: bool = False,
     ) -> None:
         self.site = site
@@ -297,7 +298,7 @@ class World:
             for _ in range(min(sessions, 60))
         )
         span = int(dice.random() * 200 * DAY_MS) if len(sizes) > 1 else 0
-        first_ms = last_ms - span - 60_000 * max(sizes) - 3_600_000 * len(sizes)
+        first_ms = last_ms - 25_000 * sizes[-1] - (span + 3_600_000 * len(sizes) if len(sizes) > 1 else 0)
         suffix = str(dice.randint(100_000_000, 4_000_000_000))
         return User(number, f"{first_ms}.{suffix}", suffix, first_ms, last_ms, sizes)
 
@@ -315,7 +316,9 @@ class World:
         step = (user.last_ms - user.first_ms) // max(len(user.sizes), 1)
         for number, size in enumerate(user.sizes):
             is_last = number == len(user.sizes) - 1
-            start_ms = user.first_ms + number * step if number else user.first_ms
+            start_ms = user.first_ms + number * step
+            if is_last and number:
+                start_ms = user.last_ms - 25_000 * size
             session_id = user.user_id if number == 0 else f"{start_ms}.{user.suffix}"
             if is_last and number and user.number % 9 == 4:
                 session_id = str(uuid.UUID(int=Random(user.number).getrandbits(128)))
@@ -339,7 +342,7 @@ class World:
         if number % 5 == 4:
             fields["title"] = "Tag changed"  # a system event: no page, no browser
         else:
-            page = _PAGES[(user.number + number) % len(_PAGES)]
+            page = _PAGES[(session.start_ms // 60_000 + number) % len(_PAGES)]
             fields |= {
                 "original_url": f"https://shop.example/{page}?utm_source=newsletter&n={number}",
                 "root_url": f"https://shop.example/{page}",
@@ -380,7 +383,7 @@ class World:
             "lastEvent": last_ms,
             "visit_duration": str((last_ms - session.start_ms) // 1000),
             "pages_viewed": len(session.events),
-            "channel": _CHANNELS[user.number % len(_CHANNELS)],
+            "channel": _CHANNELS[session.start_ms // 60_000 % len(_CHANNELS)],
             "entry_root_url": "https://shop.example/pricing",
             "entry_query": "utm_source=newsletter" if user.number % 2 else "",
             "referrer": "",

@@ -1,0 +1,120 @@
+"""A simulated LeadBoxer, loaded into `leadboxer.duckdb`, and what came of it. Run by `make demo`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from leadboxer_source import Report, SyncResult, sync
+from leadboxer_source.cli import describe
+from leadboxer_source.rows import instant
+
+DATABASE = Path("leadboxer.duckdb")
+DATASET = "leadboxer_data"
+USERS = 150
+RATE_LIMIT = "10/second"
+COUNTED = {"users": "leads", "sessions": "sessions", "events": "events", "properties": ""}
+
+
+@contextmanager
+def sandbox() -> Iterator[dict[str, Any]]:
+    """Serves a dataset in which a second stands for a minute; yields its address, dataset id and key."""
+    command = [sys.executable, "-m", "leadboxer_source.sandbox", "--json", "--rate-limit", RATE_LIMIT]
+    server = subprocess.Popen([*command, "--users", str(USERS), "--seed", "7"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield json.loads(server.stdout.readline())
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def load(console: Console, account: dict[str, Any]) -> SyncResult:
+    """Loads the dataset and shows how it goes."""
+    pipeline = dlt.pipeline("leadboxer_demo", destination=dlt.destinations.duckdb(str(DATABASE)), dataset_name=DATASET)
+    with console.status("Listing users ...") as status:
+
+        def show(report: Report) -> None:
+            status.update(describe(report, 1))
+
+        return sync(pipeline, watch=show, rate_limit=RATE_LIMIT, limiter_store=":memory:", **account)
+
+
+def summary(rows: Any, result: SyncResult) -> Table:
+    """What was loaded, and what it cost."""
+    table = Table("table", "rows", "requests", title="What was loaded", title_justify="left")
+    for name, endpoint in COUNTED.items():
+        count = rows(f"SELECT count(*) FROM {name}")[0][0]
+        table.add_row(name, f"{count:,}", f"{result.requests.get(endpoint, 0):,}" if endpoint else "none")
+    return table
+
+
+def timeline(rows: Any) -> Table:
+    """One lead's visits, hit by hit."""
+    [(user_id, name)] = rows(
+        "SELECT u.user_id, coalesce(u.first_name || ' ' || u.last_name, u.organization_name, 'somebody unidentified') "
+        "FROM users u JOIN sessions s USING (user_id) JOIN events e ON e.session_id = s.session_id "
+        "WHERE u.email IS NOT NULL "
+        "GROUP BY ALL HAVING count(*) BETWEEN 8 AND 14 ORDER BY count(DISTINCT s.session_id) DESC, 1 LIMIT 1"
+    )
+    table = Table("when (UTC)", "visit", "what", "where", title=f"The clickstream of {name}", title_justify="left")
+    shown = ""
+    for at_ms, session_id, channel, title, page in rows(
+        "SELECT epoch_ms(occurred_at), session_id, s.channel, e.title, coalesce(e.root_url, '') FROM events e "
+        "JOIN sessions s USING (session_id) WHERE s.user_id = ? ORDER BY occurred_at, event_key",
+        [user_id],
+    ):
+        visit = "" if session_id == shown else f"by {channel}"
+        if visit and shown:
+            table.add_section()
+        shown = session_id
+        table.add_row(f"{instant(at_ms):%Y-%m-%d %H:%M:%S}", visit, title, page)
+    return table
+
+
+def main() -> None:
+    """Loads, shows, and says how to go on."""
+    console = Console()
+    DATABASE.unlink(missing_ok=True)
+    console.print(
+        f"A simulated LeadBoxer with {USERS} users, a minute compressed to a second: {RATE_LIMIT} an endpoint."
+    )
+    with sandbox() as account:
+        result = load(console, account)
+    with duckdb.connect(str(DATABASE), read_only=True) as connection:
+        connection.execute(f"SET search_path = '{DATASET}'")
+
+        def rows(sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+            return connection.execute(sql, parameters or []).fetchall()
+
+        console.print(summary(rows, result))
+        covered = result.runs[-1].covered[-1]
+        refused = sum(sum(run.refusals.values()) for run in result.runs)
+        console.print(
+            f"Complete from {instant(covered.lo):%Y-%m-%d} to {instant(covered.hi):%Y-%m-%d %H:%M} UTC; "
+            f"{refused} requests were refused. Another run would ask for the newest page and nothing else.\n"
+        )
+        console.print(timeline(rows))
+    console.print(
+        f"It is all in {DATABASE}, dataset {DATASET}. To load a real account, put this into .dlt/secrets.toml\n\n"
+        "  [sources.leadboxer]\n"
+        '  site = "your dataset id: 32 letters and digits"\n'
+        '  api_key = "from the LeadBoxer App: Integrations, Data, API key"\n\n'
+        "and run: .venv/bin/python pipelines/leadboxer_to_duckdb.py",
+        highlight=False,
+        markup=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
