@@ -47,7 +47,10 @@ def paced(*, quick: bool) -> Iterator[Figure]:
 def throughput(*, quick: bool) -> Iterator[Figure]:
     """Wall time where nothing binds, against floors and peers on the same server."""
     users, rounds = ("500", 1) if quick else ("5000", 1)
-    with sandbox("--users", users, "--rate-limit", "unlimited") as account, tempfile.TemporaryDirectory() as folder:
+    with (
+        sandbox("--users", users, "--rate-limit", "unlimited", "--profile", "end_of_list=absent") as account,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         rows = f"{folder}/rows.pickle"
         measure("rows_from_memory", account, rows=rows)  # captures the rows
 

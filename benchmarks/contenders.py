@@ -89,10 +89,10 @@ def bare_loop(account: Account) -> dict[str, float]:
     while True:
         page = get("leads", **LISTING, **({"nextToken": token} if token else {}))
         count += 1
-        if not page["data"]:
-            break
         user_ids += [user["use_id"] for user in page["data"]]
-        token = page["nextToken"]
+        token = page.get("nextToken")
+        if token is None:
+            break
     for user_id in user_ids:
         sessions = get("leads/sessions", leadId=user_id, limit=1000)["data"]
         count += 1 + len(sessions)

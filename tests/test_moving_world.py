@@ -17,7 +17,7 @@ from tests.model import Bias, lose
 
 
 def test_no_world_of_the_model_loses_anything() -> None:
-    losses = {seed: told for seed in range(2_500) if (told := lose(seed))}
+    losses = {seed: told for seed in range(1_500) if (told := lose(seed))}
     assert not losses
 
 
@@ -57,7 +57,12 @@ def _one_look_of_any_length(patch: pytest.MonkeyPatch) -> None:
 
 
 def _one_pass(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("leadboxer_source.listing._Chain.agrees_with", lambda *_: True)
+    def drain(self: Lister, window: Any) -> Listing:
+        listing = Listing(window)
+        listing.atomic = self._pass(listing).atomic
+        return listing
+
+    patch.setattr(Lister, "drain", drain)
 
 
 def _claim_up_to_now(patch: pytest.MonkeyPatch) -> None:
