@@ -62,7 +62,8 @@ def ours(account: Account) -> dict[str, float]:
     reports: list[Report] = []
     made = source(account, rate_limit=account.get("rate_limit", "unlimited"), watch=reports.append)
     started = time.perf_counter()
-    pipeline("ours").run(made.with_resources(*account["only"].split(",")) if "only" in account else made)
+    wanted = made.with_resources(*account["only"].split(",")) if "only" in account else made
+    pipeline("ours").run(wanted, loader_file_format="parquet")
     took = time.perf_counter() - started
     report = reports[-1]
     assert report.complete
@@ -117,12 +118,17 @@ def rows_from_memory(account: Account) -> dict[str, float]:
     @dlt.source(name="memory", max_table_nesting=0)
     def memory() -> Iterator[Any]:
         for name, rows in tables.items():
-            chunks = (rows[start : start + 500] for start in range(0, len(rows), 500))
+            chunks = [rows[start : start + 500] for start in range(0, len(rows), 500)]
             yield dlt.resource(chunks, name=name, **TABLES[name])
 
-    started = time.perf_counter()
-    pipeline("memory").run(memory())
-    return {"seconds": time.perf_counter() - started}
+    made, started = pipeline("memory"), time.perf_counter()
+    made.run(memory(), loader_file_format="parquet")
+    took = time.perf_counter() - started
+    assert made.last_trace is not None
+    assert made.last_trace.last_normalize_info is not None
+    loaded = made.last_trace.last_normalize_info.row_counts
+    assert all(loaded.get(name, 0) == len(rows) for name, rows in tables.items()), loaded
+    return {"seconds": took}
 
 
 def _keeping(rows: list[Any]) -> Callable[[Any], Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import dlt
+from dlt.common.destination import TLoaderFileFormat
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from leadboxer_source import settings
@@ -103,6 +105,12 @@ def sync(
             return result
 
 
+def fastest_format(pipeline: dlt.Pipeline) -> dict[str, TLoaderFileFormat]:
+    """Returns what to add to `pipeline.run`: Parquet halves the time of DuckDB; elsewhere dlt knows best."""
+    is_duckdb = pipeline.destination.destination_type.endswith(".duckdb")
+    return {"loader_file_format": "parquet"} if is_duckdb and find_spec("pyarrow") else {}
+
+
 def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None, **config: Any) -> Report | None:
     """One run; returns its report, or `None` if the source was not touched."""
     ended: list[Report] = []
@@ -115,7 +123,8 @@ def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None
 
     source = leadboxer_source(watch=note, **config)
     try:
-        pipeline.run(source.with_resources(*only, "load_failures") if only else source)
+        wanted = source.with_resources(*only, "load_failures") if only else source
+        pipeline.run(wanted, **fastest_format(pipeline))
     except PipelineStepFailed as failed:
         cause: BaseException | None = failed
         while cause is not None and not isinstance(cause, LeadBoxerError):

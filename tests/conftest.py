@@ -123,7 +123,7 @@ class Desk:
     def load(self, only: tuple[str, ...] = RESOURCES, pipeline: dlt.Pipeline | None = None, **settings: Any) -> Report:
         """One run; forgets the requests before it."""
         self.server.clear_requests()
-        (pipeline or self.pipeline()).run(self.source(**settings).with_resources(*only))
+        (pipeline or self.pipeline()).run(self.source(**settings).with_resources(*only), loader_file_format="parquet")
         return self.reports[-1]
 
     def load_until_done(self, most: int = 60, **settings: Any) -> int:
