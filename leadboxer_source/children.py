@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from datetime import datetime, timedelta
 
 from dlt.common import logger
+from dlt.common.runtime import signals
 
 from leadboxer_source import errors, settings
 from leadboxer_source.client import EVENTS, SESSIONS, Answer, Record
@@ -184,6 +185,8 @@ class Children:
                     if ready:
                         yield ready
                         ready = []
+                    # dlt looks for Ctrl-C only between rows, which can be a minute apart
+                    signals.raise_if_signalled()
                     yield None
                 records = self._answered(name, parent_id, future)
                 rows = rows_of(parent_id, records)

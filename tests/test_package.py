@@ -1,0 +1,65 @@
+"""The package keeps its shape: arrows point one way, the README tells every setting, the shortest use is short."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import leadboxer_source
+from leadboxer_source import tables
+
+ROOT = Path(leadboxer_source.__file__).parents[1]
+PACKAGE = ROOT / "leadboxer_source"
+ORDER = (
+    "errors settings coverage state tables rows transport client lanes listing children slice source sync cli".split()
+)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of the package that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("leadboxer_source"):
+            below = (node.module or "").split(".")[1:2]
+            found |= set(below) or {alias.name for alias in node.names}
+    return found
+
+
+def test_arrows_point_one_way() -> None:
+    for name in ORDER:
+        later = set(ORDER[ORDER.index(name) :])
+        assert not imports_of(PACKAGE / f"{name}.py") & later, name
+    for name in ("source", "slice", "children", "client", "transport", "rows"):
+        assert "sandbox" not in imports_of(PACKAGE / f"{name}.py")
+
+
+def test_what_decides_knows_no_clock_and_no_network() -> None:
+    for name in ("coverage", "rows", "tables", "state"):
+        text = (PACKAGE / f"{name}.py").read_text()
+        assert "import time" not in text
+        assert "requests" not in imports_of(PACKAGE / f"{name}.py")
+        assert not imports_of(PACKAGE / f"{name}.py") & {"client", "transport", "slice", "listing"}
+
+
+def test_the_readme_tells_every_setting_and_every_table() -> None:
+    readme = (ROOT / "README.md").read_text()
+    settings = set(inspect.signature(leadboxer_source.leadboxer_source).parameters) - {"clock", "watch"}
+    assert not [name for name in settings if f"`{name}`" not in readme]
+    assert not [name for name in tables.TABLES if f"`{name}`" not in readme]
+
+
+def test_the_shortest_pipeline_is_short() -> None:
+    assert len((ROOT / "pipelines" / "leadboxer_to_duckdb.py").read_text().splitlines()) < 30
+
+
+def test_the_sandbox_command_serves_and_stops() -> None:
+    command = [Path(sys.executable).with_name("leadboxer"), "sandbox", "--users", "5", "--json"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    with server.stdout:
+        assert '"base_url"' in server.stdout.readline()
+        server.terminate()
+        assert server.wait(timeout=20) == 0
