@@ -13,9 +13,23 @@ from leadboxer_source import tables
 
 ROOT = Path(leadboxer_source.__file__).parents[1]
 PACKAGE = ROOT / "leadboxer_source"
-ORDER = (
-    "errors settings coverage state tables rows transport client lanes listing children slice source sync cli".split()
-)
+ORDER = [
+    "errors",
+    "settings",
+    "coverage",
+    "state",
+    "tables",
+    "rows",
+    "transport",
+    "client",
+    "lanes",
+    "listing",
+    "children",
+    "slice",
+    "source",
+    "sync",
+    "cli",
+]
 
 
 def imports_of(path: Path) -> set[str]:
@@ -56,7 +70,7 @@ def test_the_shortest_pipeline_is_short() -> None:
 
 
 def test_the_sandbox_command_serves_and_stops() -> None:
-    command = [Path(sys.executable).with_name("leadboxer"), "sandbox", "--users", "5", "--json"]
+    command = [str(Path(sys.executable).with_name("leadboxer")), "sandbox", "--users", "5", "--json"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     with server.stdout:
