@@ -36,7 +36,7 @@ class Listing:
     Attributes:
         window: What was asked for.
         started_ms: The server's clock when its first page was answered.
-        atomic: Whether it came in one answer, so that nobody can have moved while it was read.
+        atomic: Whether nobody moved while it was read: it came in one answer, or a pass proved it.
         in_order: Whether users were added newest first.
         settled: Whether nobody can have been skipped; see `Lister.drain`.
     """
@@ -83,11 +83,16 @@ class Listing:
 
 
 class _Chain(NamedTuple):
-    """One pass over a window's pages. `repeated`: it ended because its last pages brought nobody new."""
+    """One pass over a window's pages.
+
+    `still`: no page repeated a user, so nobody came in front while it was read. `repeated`: it ended because its last
+    pages brought nobody new.
+    """
 
     user_ids: set[str]
     pages: int
     atomic: bool
+    still: bool
     repeated: bool
 
     def agrees_with(self, later: _Chain) -> bool:
@@ -159,12 +164,16 @@ class Lister:
         listing.atomic = chain.atomic
         known, quiet = set(chain.user_ids), 0
         for _ in range(settings.MAX_PASSES):
-            if listing.atomic:
+            if chain.atomic:
                 return listing
             before, chain = chain, self._pass(listing)
             quiet = 0 if chain.user_ids - known else quiet + 1
             known |= chain.user_ids
-            if before.agrees_with(chain) or (quiet > 1 and chain.pages >= settings.LARGE_WINDOW_PAGES):
+            if before.agrees_with(chain):
+                # nobody left from before the place that was read, and nobody came in front of it
+                listing.atomic = before.still
+                return listing
+            if quiet > 1 and chain.pages >= settings.LARGE_WINDOW_PAGES:
                 return listing
         listing.settled = False
         return listing
@@ -185,7 +194,7 @@ class Lister:
         """Follows the tokens to the end of the list, or to where everything is older than the window."""
         days = days_of(listing.window)
         seen: set[str] = set()
-        in_order, repeats = True, 0
+        in_order, still, repeats = True, True, 0
         sizes: list[int] = []
         previous: int | None = None
         token: str | None = None
@@ -197,6 +206,7 @@ class Lister:
             if token is not None and not users and self._clock.time() - asked_at > settings.TOKEN_SECONDS:
                 raise _ChainBroken("the token was too old")
             fresh = [user for user in users if user.user_id not in seen]
+            still = still and len(fresh) == len(users)
             listing.add(fresh)
             seen.update(user.user_id for user in fresh)
             sizes.append(len(page.users))
@@ -221,7 +231,7 @@ class Lister:
         self._largest_page = max(self._largest_page, *sizes)
         # a first page smaller than others were was not cut, whatever limit the API applies in silence
         atomic = len(sizes) == 1 or (sizes[0] < self._largest_page and not repeats)
-        return _Chain(seen, len(sizes), atomic, repeated=repeats > 0)
+        return _Chain(seen, len(sizes), atomic, still, repeated=repeats > 0)
 
     def _page(self, days: Days, token: str | None, listing: Listing) -> Page:
         try:
