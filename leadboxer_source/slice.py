@@ -323,7 +323,7 @@ class Slice:
                 yield None
 
     def _last_look(self) -> Generator[Rows | None, None, int | None]:
-        """Lists the top until nobody moved during a listing, which shows who became active; returns up to when to claim.
+        """Lists the top until nobody moved during a listing, to see who became active; returns up to when to claim.
 
         Whoever left an old day by coming back, after the top was listed and before that day was, is found here; claimed
         without them, their old sessions would look loaded. They are judged by the coverage of the run's start, and
