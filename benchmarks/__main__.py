@@ -39,7 +39,9 @@ def main() -> int:
         command = f"python -m benchmarks --only {name}{' --quick' if arguments.quick else ''}"
         try:
             figures = BENCHMARKS[name](quick=arguments.quick, rounds=arguments.rounds)
-            results.extend(Measured(command, figure) for figure in figures)
+            for figure in figures:
+                results.append(Measured(command, figure))
+                print(f"  {figure.figure}: {figure.measured}", file=sys.stderr)
         except (AssertionError, RuntimeError) as error:
             # what the others measured is worth showing
             failed = True
