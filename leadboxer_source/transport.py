@@ -210,6 +210,10 @@ class Transport:
         self._session.auth = APIKeyAuth(name="x-api-key", api_key=config.api_key, location="header")
         self._session.headers["Accept"] = "application/json"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        # proxies and certificates of the environment are read once: requests would read them for every request
+        environment = self._session.merge_environment_settings(config.base_url, {}, None, None, None)
+        self._session.proxies, self._session.verify = environment["proxies"], environment["verify"]
+        self._session.trust_env = False
         adapter = HTTPAdapter(pool_maxsize=4 * settings.LANE_WORKERS)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
