@@ -19,7 +19,8 @@ from leadboxer_source import Report, SyncResult, sync
 from leadboxer_source.cli import describe
 from leadboxer_source.rows import instant
 
-DATABASE = Path("leadboxer.duckdb")
+# dlt resolves a relative path from where a pipeline was first run
+DATABASE = Path("leadboxer.duckdb").absolute()
 DATASET = "leadboxer_data"
 USERS = 150
 RATE_LIMIT = "10/second"
@@ -41,7 +42,9 @@ def sandbox() -> Iterator[dict[str, Any]]:
 
 def load(console: Console, account: dict[str, Any]) -> SyncResult:
     """Loads the dataset and shows how it goes."""
-    pipeline = dlt.pipeline("leadboxer_demo", destination=dlt.destinations.duckdb(str(DATABASE)), dataset_name=DATASET)
+    destination = dlt.destinations.duckdb(str(DATABASE))
+    # begins anew each time, whatever an earlier demonstration left in dlt's data folder
+    pipeline = dlt.pipeline("leadboxer_demo", destination=destination, dataset_name=DATASET).drop()
     with console.status("Listing users ...") as status:
 
         def show(report: Report) -> None:
@@ -106,7 +109,7 @@ def main() -> None:
         )
         console.print(timeline(rows))
     console.print(
-        f"It is all in {DATABASE}, dataset {DATASET}. To load a real account, put this into .dlt/secrets.toml\n\n"
+        f"It is all in {DATABASE.name}, dataset {DATASET}. To load a real account, put this into .dlt/secrets.toml\n\n"
         "  [sources.leadboxer]\n"
         '  site = "your dataset id: 32 letters and digits"\n'
         '  api_key = "from the LeadBoxer App: Integrations, Data, API key"\n\n'
