@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format coverage bench requirements clean
+.PHONY: help demo test test-slow test-servers servers lint format coverage bench requirements clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,7 +37,16 @@ demo: $(INSTALLED) ## Load a simulated LeadBoxer into a local DuckDB file
 	$(BIN)/python pipelines/demo.py
 
 test: $(INSTALLED) ## Run the tests, with branch coverage at the end
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --cov --cov-report=term:skip-covered $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not servers" --cov --cov-report=term:skip-covered $(TESTS)
+
+test-servers: $(INSTALLED) ## Run the tests that need PostgreSQL and Redis (`make servers` installs them)
+	$(BIN)/python -m pytest -n $(WORKERS) -m servers $(TESTS)
+
+servers: ## Install PostgreSQL and Redis from Debian's packages, where they are missing
+	@for package in postgresql redis-server; do \
+		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 
 test-slow: $(INSTALLED) ## Run the long searches and full-size loads
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(TESTS)

@@ -10,7 +10,7 @@ from benchmarks.table import Figure, seconds
 
 def figures(*, quick: bool, rounds: int) -> Iterator[Figure]:
     """Wall time of each peer against ours."""
-    users = 200 if quick else 2_000
+    users = 200 if quick else 5_000
     # a peer reads children between two pages: tokens live long, so that it comes to its end
     served = ("--users", str(users), "--rate-limit", "unlimited", "--profile", "token_life_s=86400")
     with sandbox(*served) as account:

@@ -207,6 +207,9 @@ class Slice:
             self.ended = True
             self._stopped = self._stopped or "closed"
             self._tell(final=True)
+            # dlt keeps the source while it normalizes and loads, which needs the memory more
+            self._listings.clear()
+            self._handed.clear()
 
     def memories(self) -> dict[str, Remembered]:
         """Returns what each selected resource is to remember: coverage with this run's claims, and what failed."""

@@ -168,7 +168,7 @@ class Pace:
     @staticmethod
     def _window(rate: RateLimit) -> Rate:
         """The server counts on arrival: a first request that travelled slowly must not make the window look short."""
-        return Rate(rate.requests, int(rate.period_seconds * 1000 * 1.01) + 10)
+        return Rate(rate.requests, int(rate.period_seconds * 1000 * 1.01) + 2)
 
     def _open(self, rate: RateLimit, store: Path | None, name: str) -> InMemoryBucket | SQLiteBucket:
         window = [self._window(rate)]

@@ -18,6 +18,7 @@ from leadboxer_source import Report, leadboxer_source
 from leadboxer_source.rows import as_text
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
 from leadboxer_source.sync import RESOURCES
+from tests import servers
 
 NOW_MS = 1_795_000_000_000
 """2026-11-18 11:06:40 UTC."""
@@ -214,6 +215,20 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME__LOG_LEVEL", "ERROR")
     # dlt gives the state of the pipeline that was last active to whoever iterates a resource by hand
     Container()[PipelineContext].deactivate()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL server."""
+    with servers.postgres() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    """The address of a Redis server."""
+    with servers.redis() as address:
+        yield address
 
 
 @pytest.fixture
