@@ -55,7 +55,7 @@ def postgres() -> Iterator[str]:
         data, port = folder / "data", free_port()
         _run([_program("initdb"), "-D", data, "-U", "loader", "--auth=trust", "--no-sync", "-E", "UTF8"], user)
         options = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-        control = [_program("pg_ctl"), "-D", data, "-w"]
+        control: list[str | Path] = [_program("pg_ctl"), "-D", data, "-w"]
         _run([*control, "-o", options, "-l", folder / "log", "start"], user)
         try:
             yield f"postgresql://loader@127.0.0.1:{port}/postgres"
@@ -68,7 +68,17 @@ def redis() -> Iterator[str]:
     """A Redis server; yields its address."""
     with _folder() as (folder, _):
         port = free_port()
-        command = [_program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        command = [
+            _program("redis-server"),
+            "--port",
+            f"{port}",
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            f"{folder}",
+        ]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             for _ in range(200):
