@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from leadboxer_source import Report, SyncResult, sync
-from leadboxer_source.cli import describe
+from leadboxer_source.cli.progress import describe
 from leadboxer_source.rows import instant
 
 # dlt resolves a relative path from where a pipeline was first run

@@ -1,0 +1,66 @@
+"""The command `leadboxer`: one module for each of its commands.
+
+Exit codes: 0 all covered, 3 stopped with progress, 4 configuration, 5 credentials, 6 not LeadBoxer, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from leadboxer_source.cli.sentences import exit_code, sentence
+
+STOPPED_WITH_PROGRESS = 3
+
+COMMANDS = ("sync", "sandbox")
+"""Each is the `command` of the module of its name; they stand in the help in this order."""
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"leadboxer_source.cli.{cmd_name}").command
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="leadboxer-source")
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+def leadboxer(**_: Any) -> None:
+    """Loads a LeadBoxer dataset with dlt."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code. What goes wrong is told in one sentence on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments  # wherever it stands: it is added to a command that has just failed
+    with suppress(ValueError):  # not the main thread: whoever embeds the command line has signals of their own
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = leadboxer.main(
+            [word for word in arguments if word != "--debug"], prog_name="leadboxer", standalone_mode=False
+        )
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("leadboxer: Stopped; the slices that were finished are kept. Run it again to go on.", err=True)
+        return STOPPED_WITH_PROGRESS
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"leadboxer: {sentence(error)}", err=True)
+        return exit_code(error)
+    return code if isinstance(code, int) else 0

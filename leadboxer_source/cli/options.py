@@ -1,0 +1,88 @@
+"""Options that several commands share: where to load to, and which LeadBoxer to read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+import dlt
+
+from leadboxer_source.errors import ConfigurationInvalid
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_PLACE = (
+    click.option("--destination", default="duckdb", show_default=True, help="Any dlt destination."),
+    click.option("--db", help="File of a DuckDB destination.  [default: leadboxer.duckdb]"),
+    click.option("--dataset", default="leadboxer_data", show_default=True, help="Dataset (schema) in the destination."),
+    click.option("--pipeline", help="Name of the pipeline.  [default: made of where it loads to]"),
+)
+_ACCOUNT = (
+    click.option("--site", help="LeadBoxer dataset id.  [default: from dlt's configuration]"),
+    click.option("--base-url", help="The API's address."),
+    click.option("--rate-limit", help="Requests that each endpoint allows.  [default: 10/minute]"),
+)
+ACCOUNT = ("site", "base_url", "rate_limit")
+
+
+class Place(NamedTuple):
+    """Where a command loads to, or looks."""
+
+    destination: str
+    db: str | None
+    dataset: str
+    name: str | None
+
+    def pipeline(self) -> dlt.Pipeline:
+        """Returns the pipeline of this place; each place has its own, as what is covered there differs.
+
+        Raises:
+            ConfigurationInvalid: The place cannot be.
+        """
+        is_duckdb = self.destination == "duckdb"
+        if self.db is not None and not is_duckdb:
+            raise ConfigurationInvalid("--db names a DuckDB file; for other destinations configure dlt's credentials.")
+        path = Path(self.db or "leadboxer.duckdb").absolute()
+        if is_duckdb and path.stem == self.dataset:
+            raise ConfigurationInvalid(
+                f"DuckDB cannot tell the dataset {self.dataset} from the file {path.name}: name one of them otherwise."
+            )
+        identity = f"{self.destination}|{path if is_duckdb else ''}|{self.dataset}"
+        digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
+        target: Any = dlt.destinations.duckdb(str(path)) if is_duckdb else self.destination
+        return dlt.pipeline(self.name or f"leadboxer_{digest}", destination=target, dataset_name=self.dataset)
+
+
+def with_place(command: Decorated) -> Decorated:
+    """Adds the options that say where to load to; `taken_place` reads them."""
+    return _with(_PLACE, command)
+
+
+def with_account(command: Decorated) -> Decorated:
+    """Adds the options that say which LeadBoxer to read; `taken_account` reads them."""
+    return _with(_ACCOUNT, command)
+
+
+def taken_place(options: dict[str, Any]) -> Place:
+    """Takes the place out of a command's options."""
+    return Place(options.pop("destination"), options.pop("db"), options.pop("dataset"), options.pop("pipeline"))
+
+
+def taken_account(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes those arguments of `leadboxer_source` out of a command's options that were given."""
+    account = {name: options.pop(name) for name in ACCOUNT}
+    return {name: value for name, value in account.items() if value is not None}
+
+
+def names(text: str | None) -> list[str] | None:
+    """Reads names separated by commas."""
+    return [name.strip() for name in text.split(",")] if text else None
+
+
+def _with(options: tuple[Callable[[Any], Any], ...], command: Decorated) -> Decorated:
+    for option in reversed(options):
+        command = option(command)
+    return command
