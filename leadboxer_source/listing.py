@@ -162,13 +162,13 @@ class Lister:
         listing = Listing(window)
         chain = self._pass(listing)
         listing.atomic = chain.atomic
-        known, quiet = set(chain.user_ids), 0
+        quiet = 0
         for _ in range(settings.MAX_PASSES):
             if chain.atomic:
                 return listing
+            known = len(listing)
             before, chain = chain, self._pass(listing)
-            quiet = 0 if chain.user_ids - known else quiet + 1
-            known |= chain.user_ids
+            quiet = 0 if len(listing) > known else quiet + 1
             if before.agrees_with(chain):
                 # nobody left from before the place that was read, and nobody came in front of it
                 listing.atomic = before.still

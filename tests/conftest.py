@@ -10,6 +10,7 @@ from typing import Any
 
 import dlt
 import duckdb
+import hypothesis
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
@@ -19,6 +20,13 @@ from leadboxer_source.rows import as_text
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
 from leadboxer_source.sync import RESOURCES
 from tests import servers
+
+hypothesis.settings.register_profile(
+    "any machine",  # a slow one is no failure
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
 
 NOW_MS = 1_795_000_000_000
 """2026-11-18 11:06:40 UTC."""
