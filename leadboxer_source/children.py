@@ -16,11 +16,11 @@ from dlt.common.runtime import signals
 
 from leadboxer_source import errors, settings
 from leadboxer_source.client import EVENTS, SESSIONS, Answer, Record
+from leadboxer_source.clock import Clock
 from leadboxer_source.coverage import Stretch, covers
 from leadboxer_source.lanes import Lane
 from leadboxer_source.rows import Row, Shapes, identifier, instant, last_activity_ms
 from leadboxer_source.state import SetAside
-from leadboxer_source.transport import Clock
 
 Rows = list[Row]
 Polled = Iterator[Rows | None]

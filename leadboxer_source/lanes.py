@@ -10,7 +10,7 @@ from typing import Protocol
 
 from leadboxer_source import settings
 from leadboxer_source.client import Answer
-from leadboxer_source.transport import Pace
+from leadboxer_source.pace import Pace
 
 
 class Lane(Protocol):

@@ -17,9 +17,9 @@ from dlt.common import logger
 
 from leadboxer_source import errors, settings
 from leadboxer_source.client import Api, Days, Page, Record
+from leadboxer_source.clock import Clock
 from leadboxer_source.coverage import Stretch
 from leadboxer_source.rows import identifier, instant, last_activity_ms
-from leadboxer_source.transport import Clock
 
 
 class Listed(NamedTuple):

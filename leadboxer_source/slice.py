@@ -18,13 +18,14 @@ from dlt.common import logger
 from leadboxer_source import errors, settings
 from leadboxer_source.children import Children, Polled, ReadingClock, Rows
 from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Api, Client
+from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.coverage import Coverage, Stretch, add, clip, common, covers, holes
 from leadboxer_source.lanes import Lane, ThreadLane
 from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_of
 from leadboxer_source.rows import Shapes
 from leadboxer_source.settings import DAY_MS, Settings
 from leadboxer_source.state import Remembered, record, remember
-from leadboxer_source.transport import Clock, SystemClock, Transport
+from leadboxer_source.transport import Transport
 
 COVERED = ("users", "sessions", "events", "properties")
 """Resources that have a coverage."""

@@ -11,11 +11,11 @@ from dlt.extract import DltResource
 
 from leadboxer_source import settings
 from leadboxer_source.children import Polled, Rows
+from leadboxer_source.clock import Clock
 from leadboxer_source.rows import property_rows
 from leadboxer_source.settings import Settings
 from leadboxer_source.slice import Slices, Watch
 from leadboxer_source.tables import TABLES
-from leadboxer_source.transport import Clock
 
 
 @dlt.source(name="leadboxer", section="leadboxer", max_table_nesting=0)

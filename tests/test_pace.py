@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leadboxer_source.pace import told_by
 from leadboxer_source.sandbox import Sandbox, World
 from leadboxer_source.settings import RateLimit
-from leadboxer_source.transport import told_by
 from tests.conftest import NOW_MS, Desk
 
 

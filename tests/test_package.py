@@ -16,10 +16,12 @@ PACKAGE = ROOT / "leadboxer_source"
 ORDER = [
     "errors",
     "settings",
+    "clock",
     "coverage",
     "state",
     "tables",
     "rows",
+    "pace",
     "transport",
     "client",
     "lanes",

@@ -1,0 +1,151 @@
+"""Pacing: how many requests may go in any window, and what a refusal says about it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dlt.common import logger
+from dlt.common.runtime import run_context
+from pyrate_limiter import InMemoryBucket, Rate, RateItem, SQLiteBucket
+
+from leadboxer_source import errors, settings
+from leadboxer_source.clock import Clock
+from leadboxer_source.settings import RateLimit, Settings
+
+_PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+_IN_PROCESS_ONLY = ":memory:"
+
+
+class Told(NamedTuple):
+    """What a 429 says about its limit; `None` where it says nothing usable."""
+
+    wait_seconds: float | None
+    rate: RateLimit | None
+
+
+def told_by(headers: Mapping[str, str], body: Any, now: float) -> Told:
+    """Reads a 429: how long to wait (header, else body, else reset time) and which limit was hit."""
+    body = body if isinstance(body, dict) else {}
+    requests_allowed = positive(body.get("rate-limit"))
+    period = _PERIOD_SECONDS.get(str(body.get("rate-limit-period")).lower())
+    rate = RateLimit(int(requests_allowed), period) if requests_allowed and requests_allowed >= 1 and period else None
+    reset = positive(body.get("rate-limit-reset"))
+    waits = (
+        positive(headers.get("Retry-After")),
+        positive(body.get("retry-after")),
+        positive(reset - now) if reset else None,
+    )
+    return Told(next((wait for wait in waits if wait), None), rate)
+
+
+def positive(value: Any) -> float | None:
+    """The value as a number, or `None` for what is none, zero or negative."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if number > 0 else None
+
+
+class Pace:
+    """Lets at most so many requests go in any window, for one key and endpoint, as close to the limit as it goes."""
+
+    def __init__(self, rate: RateLimit | None, clock: Clock, stop: threading.Event, store: Path | None, name: str):
+        self.waiting_until = 0.0
+        self._configured = self._rate = rate
+        self._clock = clock
+        self._stop = stop
+        self._held_until = 0.0
+        self._lock = threading.Lock()
+        self._bucket = self._open(rate, store, name) if rate else None
+
+    def acquire(self) -> float:
+        """Waits for a slot and takes it; returns the seconds waited.
+
+        Raises:
+            Cancelled: The run ended meanwhile.
+        """
+        started = self._clock.time()
+        while True:
+            if self._stop.is_set():
+                raise errors.Cancelled("The run ended before this request was sent.")
+            with self._lock:
+                wait = self._wait()
+            if wait <= 0:
+                return self._clock.time() - started
+            self.waiting_until = self._clock.time() + wait
+            self._clock.sleep(wait, self._stop)
+
+    def hold(self, seconds: float) -> None:
+        """Lets nothing go for so long: the server said so."""
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock.time() + seconds)
+
+    def learn(self, told: RateLimit) -> None:
+        """Takes over a limit that the server named, if it is lower than the configured one; a higher one lifts it."""
+        with self._lock:
+            if self._bucket is None or self._configured is None:
+                return
+            rate = min(self._configured, told, key=lambda limit: limit.requests / limit.period_seconds)
+            if rate != self._rate:
+                logger.warning(f"LeadBoxer allows {rate.requests} requests in {rate.period_seconds:g} s; adapting.")
+                self._rate = rate
+                self._bucket.rates = [self._window(rate)]
+
+    def seconds_for(self, requests_owed: int) -> float:
+        """Estimates how long so many requests take at this pace."""
+        return requests_owed * self._rate.period_seconds / self._rate.requests if self._rate else 0.0
+
+    @property
+    def burst(self) -> int:
+        """Requests that may go at once after a pause."""
+        return self._rate.requests if self._rate else settings.LANE_WORKERS
+
+    def close(self) -> None:
+        """Gives the store back."""
+        if self._bucket is not None:
+            self._bucket.close()
+
+    def _wait(self) -> float:
+        """Seconds until a slot is free; 0 takes it."""
+        now = self._clock.time()
+        if now < self._held_until:
+            return self._held_until - now
+        if self._bucket is None or self._rate is None:
+            return 0.0
+        slot = RateItem("request", int(now * 1000))
+        if self._bucket.put(slot):
+            self._bucket.leak(slot.timestamp)
+            return 0.0
+        wait_ms = self._bucket.waiting(slot)
+        assert isinstance(wait_ms, int)  # noqa: S101 - pyrate-limiter types it for its asynchronous buckets too
+        if wait_ms > self._window(self._rate).interval + 1:
+            # stamps from the future: the machine's clock was set back
+            self._bucket.flush()
+        return max(wait_ms, 1) / 1000
+
+    @staticmethod
+    def _window(rate: RateLimit) -> Rate:
+        """The server counts on arrival: a first request that travelled slowly must not make the window look short."""
+        return Rate(rate.requests, int(rate.period_seconds * 1000 * 1.01) + 2)
+
+    def _open(self, rate: RateLimit, store: Path | None, name: str) -> InMemoryBucket | SQLiteBucket:
+        window = [self._window(rate)]
+        if store is None:
+            return InMemoryBucket(window)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        return SQLiteBucket.init_from_file(window, table=name, db_path=str(store), use_file_lock=True)
+
+
+def store_of(config: Settings) -> Path | None:
+    """Where processes that share a key share its budget: a file named after the account, not after the key."""
+    if config.limiter_store == _IN_PROCESS_ONLY:
+        return None
+    if config.limiter_store:
+        return Path(config.limiter_store)
+    account = hashlib.blake2b(f"{config.base_url}\n{config.api_key}".encode(), digest_size=8).hexdigest()
+    return Path(run_context.active().data_dir) / "leadboxer" / f"rate-limit-{account}.sqlite"
