@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from leadboxer_source.errors import ConfigurationInvalid
+from leadboxer_source.privacy import OPEN, Privacy
 from leadboxer_source.tables import DROPPED, EVENT_FIELDS, INFERRED_PREFIXES, SESSION_FIELDS, USER_FIELDS, Field, snake
 
 Record = Mapping[str, Any]
@@ -139,9 +140,16 @@ class Shape:
         fields: The fields that have a column.
         reserved: Columns that no inferred field may take.
         promote: Custom properties that get a text column as well.
+        privacy: What is left out or hashed.
     """
 
-    def __init__(self, fields: Sequence[Field], reserved: Iterable[str], promote: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        reserved: Iterable[str],
+        promote: Sequence[str] = (),
+        privacy: Privacy = OPEN,
+    ) -> None:
         self._known = {
             name.lower(): _Known(field.column, rank, _READERS[field.kind])
             for field in fields
@@ -151,12 +159,14 @@ class Shape:
         self._promoted = _promoted(promote, self._taken)
         self._taken.update(self._promoted.values())
         self._inferred = lru_cache(maxsize=10_000)(self._inferred_column)
+        self._guard = privacy.guard(fields)
 
     def row(self, record: Record) -> Row:
         """Returns the columns of a record and, under `properties`, all that has none."""
         row: Row = {}
         ranks: dict[str, tuple[int, str]] = {}
         bag: Row = {}
+        record = self._guard(record)
         for name, value in record.items():
             lower = name.lower()
             known = self._known.get(lower)
@@ -235,14 +245,17 @@ class Shapes:
     Args:
         site: Dataset id.
         promote: Custom properties that get a text column as well.
+        privacy: What is left out or hashed.
     """
 
-    def __init__(self, site: str, promote: Sequence[str] = ()) -> None:
+    def __init__(self, site: str, promote: Sequence[str] = (), privacy: Privacy = OPEN) -> None:
         reserved = ("site", "event_key", "properties", "read_at")
         self.site = site
-        self._user = Shape(USER_FIELDS, reserved, promote)
-        self._session = Shape(SESSION_FIELDS, reserved, promote)
-        self._event = Shape(EVENT_FIELDS, reserved, promote)
+        self._user = Shape(USER_FIELDS, reserved, promote, privacy)
+        self._session = Shape(SESSION_FIELDS, reserved, promote, privacy)
+        self._event = Shape(EVENT_FIELDS, reserved, promote, privacy)
+        # an event keeps its key whatever of it is left out
+        self._whole_event = Shape(EVENT_FIELDS, reserved) if privacy.hides else self._event
 
     def user(self, record: Record, read_at: datetime) -> Row:
         """Returns the row of a user."""
@@ -259,9 +272,10 @@ class Shapes:
         seen: Counter[bytes] = Counter()
         for record in records:
             row = {"site": self.site, "session_id": session_id, "user_id": user_id, **self._event.row(record)}
-            url = row.get("original_url") or row.get("root_url")
+            whole = row if self._whole_event is self._event else self._whole_event.row(record)
+            url = whole.get("original_url") or whole.get("root_url")
             identity = orjson.dumps(
-                [row["session_id"], row.get("event_id"), row.get("occurred_at"), row.get("title"), url]
+                [row["session_id"], row.get("event_id"), row.get("occurred_at"), whole.get("title"), url]
             )
             ordinal = seen[identity]
             seen[identity] += 1

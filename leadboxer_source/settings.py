@@ -133,7 +133,7 @@ class Settings:
     api_key: str = field(repr=False)
     base_url: str = BASE_URL
     rate_limit: RateLimit | None = RateLimit(10, 60.0)
-    limiter_store: str | None = None
+    limiter_store: str | None = field(default=None, repr=False)  # may hold a password
     start_ms: int | None = None
     end_ms: int | None = None
     max_minutes: float | None = MAX_MINUTES
@@ -144,6 +144,9 @@ class Settings:
     display: tuple[str, ...] = DISPLAY
     filters: tuple[tuple[str, str], ...] = ()
     promote: tuple[str, ...] = ()
+    exclude_fields: tuple[str, ...] = ()
+    hash_fields: tuple[str, ...] = ()
+    hash_key: str = field(default="", repr=False)
 
     @property
     def scope(self) -> str:

@@ -22,6 +22,7 @@ from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.coverage import Coverage, Stretch, add, clip, common, covers, holes
 from leadboxer_source.lanes import Lane, ThreadLane
 from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_of
+from leadboxer_source.privacy import Privacy
 from leadboxer_source.rows import Shapes
 from leadboxer_source.settings import DAY_MS, Settings
 from leadboxer_source.state import Remembered, record, remember
@@ -457,7 +458,9 @@ class Slices:
         connect: Callable[[Settings, Clock], Connection] = connect,
     ) -> None:
         self._config = config
-        self._shapes = Shapes(config.site, config.promote)
+        self._shapes = Shapes(
+            config.site, config.promote, Privacy(config.exclude_fields, config.hash_fields, config.hash_key)
+        )
         self._clock = clock or SystemClock()
         self._watch = watch
         self._connect = connect

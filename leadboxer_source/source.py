@@ -35,6 +35,9 @@ def leadboxer_source(
     display: str | list[str] | None = None,
     filters: dict[str, Any] | None = None,
     promote: list[str] | None = None,
+    exclude_fields: list[str] | None = None,
+    hash_fields: list[str] | None = None,
+    hash_key: dlt.TSecretStrValue | None = None,
     limiter_store: str | None = None,
     clock: Clock | None = None,
     watch: Watch | None = None,
@@ -71,6 +74,10 @@ def leadboxer_source(
         filters: Further parameters of the listing, such as `criteriaTextFilter`. Each combination of `display` and
             `filters` has a coverage of its own.
         promote: Custom properties that get a text column as well.
+        exclude_fields: Fields that are left out of every table, by the name of the API, of the column or of the
+            property; `personal` stands for IP, e-mail, names, phone and user agent.
+        hash_fields: Fields whose values are replaced by their keyed hash, named in the same way.
+        hash_key: Secret that they are hashed with (HMAC-SHA256).
         limiter_store: File in which processes share the key's budget; `:memory:` for none.
         clock: Time, for tests.
         watch: Is called with a `Report` while the run goes on and when it ends.
@@ -98,6 +105,9 @@ def leadboxer_source(
             display=settings.parse_display(display),
             filters=settings.parse_filters(filters),
             promote=tuple(promote or ()),
+            exclude_fields=tuple(exclude_fields or ()),
+            hash_fields=tuple(hash_fields or ()),
+            hash_key=(hash_key or "").strip(),
         ),
         clock,
         watch,

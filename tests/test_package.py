@@ -20,6 +20,7 @@ ORDER = [
     "coverage",
     "state",
     "tables",
+    "privacy",
     "rows",
     "pace",
     "transport",
