@@ -20,7 +20,7 @@ from leadboxer_source.clock import Clock
 from leadboxer_source.coverage import Stretch, covers
 from leadboxer_source.lanes import Lane
 from leadboxer_source.rows import Row, Shapes, identifier, instant, last_activity_ms
-from leadboxer_source.state import SetAside
+from leadboxer_source.state import NOBODY, Forgotten, SetAside
 
 Rows = list[Row]
 Polled = Iterator[Rows | None]
@@ -55,6 +55,7 @@ class Children:
         with_events: Whether events or their properties are wanted at all.
         set_aside: What an earlier run could not fetch; it is asked for first.
         reading: Stamps rows.
+        forgotten: Whose rows must not be loaded.
         abandon: Stops the lanes once nobody collects their answers any more.
 
     Attributes:
@@ -75,6 +76,7 @@ class Children:
         covered_events: Sequence[Stretch] = (),
         with_events: bool = True,
         set_aside: dict[str, SetAside] | None = None,
+        forgotten: Forgotten = NOBODY,
         abandon: Callable[[], None] = lambda: None,
     ) -> None:
         self.gone = 0
@@ -90,6 +92,7 @@ class Children:
         self._shapes = shapes
         self._reading = reading
         self._abandon = abandon
+        self._forgotten = forgotten
         self._covered_events = covered_events
         self._with_events = with_events
         self._retried = {
@@ -117,7 +120,7 @@ class Children:
         users = users if isinstance(users, list) else [users]  # somebody else's parent may yield single rows
         owed = self._retried.pop(SESSIONS, [])
         for user_id in (user["user_id"] for user in users):
-            if user_id in self._owing_users or self.adopts_strangers:
+            if user_id in self._owing_users or (self.adopts_strangers and user_id not in self._forgotten):
                 self._owing_users.discard(user_id)
                 owed.append(user_id)
         return self._collect(SESSIONS, owed, self._session_rows)
@@ -262,6 +265,8 @@ class Children:
         owed = owed_sessions(named, covered) if self._with_events else set()
         for record in named:
             row = self._shapes.session(record, user_id, read_at)
+            if row["user_id"] in self._forgotten:
+                continue  # a merge has given it to somebody who was forgotten
             session_id, last = row["session_id"], last_activity_ms(record)
             unchanged = last is not None and self._asked_at.get(session_id) == last
             if session_id in owed and not unchanged:
@@ -271,7 +276,8 @@ class Children:
         return rows
 
     def _event_rows(self, session_id: str, user_id: str | None, records: list[Record]) -> Rows:
-        return list(self._shapes.events(records, session_id, user_id, self._reading.stamp()))
+        rows = self._shapes.events(records, session_id, user_id, self._reading.stamp())
+        return [row for row in rows if row["user_id"] not in self._forgotten]
 
     def _now_ms(self) -> int:
         return int(self._reading.stamp().timestamp() * 1000)

@@ -49,6 +49,10 @@ class NotLeadBoxer(LeadBoxerError, TerminalException):
     exit_code = 6
 
 
+class PipelineBusy(LeadBoxerError, TransientException):
+    """Another process is at work with the same pipeline; run again when it has ended."""
+
+
 class StateUnreadable(LeadBoxerError, TerminalException):
     """The pipeline's state was written by a newer version or is damaged."""
 

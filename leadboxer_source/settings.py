@@ -97,6 +97,9 @@ MAX_FAILURES = 20
 MAX_SET_ASIDE = 200
 """Children kept in state to be asked again. It bounds the state; a run that would need more claims nothing."""
 
+MAX_FORGOTTEN = 2_000
+"""People whose digests the state has room for (40 KB): some destinations keep the state in a column of 64 KB."""
+
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 """Time-outs of one request. Without them a silent server holds a run for ever."""
 

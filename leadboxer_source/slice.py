@@ -25,7 +25,7 @@ from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_
 from leadboxer_source.privacy import Privacy
 from leadboxer_source.rows import Shapes
 from leadboxer_source.settings import DAY_MS, Settings
-from leadboxer_source.state import Remembered, record, remember
+from leadboxer_source.state import NOBODY, Forgotten, Remembered, forgotten_people, record, remember
 from leadboxer_source.transport import Transport
 
 COVERED = ("users", "sessions", "events", "properties")
@@ -129,6 +129,7 @@ class Slice:
         memories: What each resource in `COVERED` remembers of the scope.
         selected: Names of the resources that are loaded; the others are never claimed.
         watch: Is told how the run goes.
+        forgotten: Whose rows must not be loaded.
 
     Attributes:
         children: Fetches what is owed for the users handed out.
@@ -145,6 +146,7 @@ class Slice:
         memories: dict[str, Remembered],
         selected: set[str],
         watch: Watch | None = None,
+        forgotten: Forgotten = NOBODY,
     ) -> None:
         self.ended = False
         self.reported = False
@@ -157,6 +159,7 @@ class Slice:
         self._lister = Lister(connection.api, clock)
         self._reading = ReadingClock(clock)
         self._shapes = shapes
+        self._forgotten = forgotten
         wanted_children = [name for name in self._selected if name != "users"]
         wanted_events = [name for name in wanted_children if name != "sessions"]
         self._wants_children = bool(wanted_children)
@@ -168,6 +171,7 @@ class Slice:
             self._reading,
             covered_events=common([memories[name].covered for name in wanted_events]),
             with_events=bool(wanted_events),
+            forgotten=forgotten,
             abandon=connection.close,
             set_aside={name: memories[name].set_aside for name in (SESSIONS, EVENTS)} if wanted_children else {},
         )
@@ -315,7 +319,9 @@ class Slice:
             return
         recent = Stretch(self._until() - self._config.relist_days * DAY_MS, self._until())
         listing = self._lister.drain(recent)
-        fresh = (user for user in listing.users() if user.user_id not in self._handed)
+        fresh = (
+            user for user in listing.users() if user.user_id not in self._handed and user.user_id not in self._forgotten
+        )
         rows = [self._shapes.user(user.record, self._reading.stamp()) for user in fresh]
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             yield rows[start : start + _ROWS_AT_ONCE]
@@ -377,6 +383,8 @@ class Slice:
         """Leaves out whoever was handed out already, or belongs to an older hole that has its own turn."""
         last = user.last_event_ms
         if user.user_id in self._handed and self._handed[user.user_id] == last:
+            return False
+        if user.user_id in self._forgotten:
             return False
         if last is None:
             return True
@@ -467,16 +475,19 @@ class Slices:
         self._connection: Connection | None = None
         self._slice: Slice | None = None
 
-    def users(self, state: Callable[[str], dict[str, Any]], selected: set[str]) -> Polled:
+    def users(
+        self, state: Callable[[str], dict[str, Any]], selected: set[str], people: dict[str, Any] | None = None
+    ) -> Polled:
         """Runs the head: reads the state, yields users, and writes the state when it is done.
 
         Args:
             state: Gives the state of a resource, to read and to write.
             selected: Names of the resources that are loaded.
+            people: The state that holds who was forgotten.
         """
         scope, one_off = self._config.scope, self._config.end_ms is not None
         memories = {name: Remembered() if one_off else remember(state(name), scope) for name in COVERED}
-        run = self._begin(memories, selected)
+        run = self._begin(memories, selected, forgotten_people(people or {}, self._config.site))
         try:
             yield from run.users()
             if not one_off:
@@ -518,10 +529,17 @@ class Slices:
             self._connection.close()
             self._connection = None
 
-    def _begin(self, memories: dict[str, Remembered], selected: set[str]) -> Slice:
+    def _begin(
+        self,
+        memories: dict[str, Remembered],
+        selected: set[str],
+        forgotten: Forgotten = NOBODY,
+    ) -> Slice:
         self.close()
         self._connection = self._connect(self._config, self._clock)
         # a run that nobody finishes gives its threads and files back with its source
         weakref.finalize(self, self._connection.close)
-        self._slice = Slice(self._config, self._connection, self._clock, self._shapes, memories, selected, self._watch)
+        self._slice = Slice(
+            self._config, self._connection, self._clock, self._shapes, memories, selected, self._watch, forgotten
+        )
         return self._slice

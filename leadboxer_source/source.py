@@ -15,6 +15,7 @@ from leadboxer_source.clock import Clock
 from leadboxer_source.rows import property_rows
 from leadboxer_source.settings import Settings
 from leadboxer_source.slice import Slices, Watch
+from leadboxer_source.state import FORGOTTEN
 from leadboxer_source.tables import TABLES
 
 
@@ -115,7 +116,8 @@ def leadboxer_source(
 
     @dlt.resource(**TABLES["users"])
     def users() -> Polled:
-        yield from slices.users(dlt.current.resource_state, set(dlt.current.source().selected_resources))
+        selected = set(dlt.current.source().selected_resources)
+        yield from slices.users(dlt.current.resource_state, selected, dlt.current.source_state(FORGOTTEN))
 
     @dlt.transformer(data_from=users, **TABLES["sessions"])
     def sessions(users: Rows) -> Polled:

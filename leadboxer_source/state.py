@@ -2,19 +2,27 @@
 
     {"coverage": {"version": 1, "scopes": {SCOPE: {"covered": [[lo, hi], ...], "set_aside": {ID: {"since": ms, ...}}}}}}
 
-It has a key of its own in the resource's state, because dlt keeps things there too.
+It has a key of its own in the resource's state, because dlt keeps things there too. Who was forgotten stands beside the
+source's state, so that `refresh="drop_sources"` does not bring them back:
+
+    {"version": 1, "people": {SITE: [DIGEST, ...]}}
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from leadboxer_source import settings
 from leadboxer_source.coverage import Coverage, Stretch, add
-from leadboxer_source.errors import StateUnreadable
+from leadboxer_source.errors import ConfigurationInvalid, StateUnreadable
 
 VERSION = 1
 KEY = "coverage"
+FORGOTTEN = "leadboxer_forgotten"
+"""Key of the source state that holds who was forgotten."""
 
 SetAside = dict[str, dict[str, int]]
 """By id: since when it fails (`since`, epoch milliseconds) and how many runs tried (`attempts`)."""
@@ -68,3 +76,69 @@ def record(resource_state: dict[str, Any], scope: str, memory: Remembered) -> No
     kept = resource_state.setdefault(KEY, {"scopes": {}})
     kept["version"] = VERSION
     kept["scopes"][scope] = stored
+
+
+def drop_set_aside(resource_state: dict[str, Any], site: str, ids: Iterable[str]) -> None:
+    """Takes children off the lists of what is to be asked for again, in every scope of a dataset."""
+    for scope, stored in (resource_state.get(KEY) or {}).get("scopes", {}).items():
+        if scope == site or scope.startswith(f"{site}&"):
+            for key in ids:
+                stored.get("set_aside", {}).pop(key, None)
+
+
+class Forgotten(Container[object]):
+    """Users that must not be loaded any more. Only digests of their ids are kept.
+
+    Args:
+        site: Their dataset.
+        digests: Digests of their ids.
+    """
+
+    def __init__(self, site: str = "", digests: Iterable[str] = ()) -> None:
+        self._site = site
+        self._digests = frozenset(digests)
+
+    def __contains__(self, user_id: object) -> bool:
+        """Tells whether a user was forgotten."""
+        return bool(self._digests) and _digest(self._site, str(user_id)) in self._digests
+
+
+NOBODY = Forgotten()
+
+
+def forgotten_people(source_state: dict[str, Any], site: str) -> Forgotten:
+    """Reads who of a dataset was forgotten.
+
+    Raises:
+        StateUnreadable: A newer version wrote it, or it is damaged; nobody who was forgotten may come back for that.
+    """
+    people = source_state.get("people", {}) if source_state.get("version", VERSION) == VERSION else None
+    digests = people.get(site, []) if isinstance(people, dict) else None
+    if not isinstance(digests, list):
+        raise StateUnreadable(
+            "The pipeline's list of forgotten people cannot be read: upgrade leadboxer-source, or restore the state "
+            "with `dlt pipeline ... sync`."
+        )
+    return Forgotten(site, digests)
+
+
+def note_forgotten(source_state: dict[str, Any], site: str, user_id: str) -> None:
+    """Writes down that a user must not be loaded any more.
+
+    Raises:
+        ConfigurationInvalid: There is no room for another one.
+    """
+    if user_id in forgotten_people(source_state, site):
+        return
+    digests = source_state.setdefault("people", {}).setdefault(site, [])
+    if len(digests) >= settings.MAX_FORGOTTEN:
+        raise ConfigurationInvalid(
+            f"{settings.MAX_FORGOTTEN} people of this dataset are forgotten already, which is all that the pipeline's "
+            "state has room for: have further ones deleted in LeadBoxer itself, then they cannot come back either."
+        )
+    source_state["version"] = VERSION
+    source_state["people"][site] = sorted([*digests, _digest(site, user_id)])
+
+
+def _digest(site: str, user_id: str) -> str:
+    return hashlib.blake2b(f"{site}\n{user_id}".encode(), digest_size=8).hexdigest()

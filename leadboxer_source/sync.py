@@ -13,6 +13,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from leadboxer_source import settings
 from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
+from leadboxer_source.lock import alone
 from leadboxer_source.slice import Report, Watch
 from leadboxer_source.source import leadboxer_source
 
@@ -70,6 +71,7 @@ def sync(
         How it went; `complete` tells whether to run again.
 
     Raises:
+        PipelineBusy: Another process is at work with the pipeline.
         LeadBoxerError: The API or the configuration stands in the way; what earlier slices loaded is kept.
     """
     unknown = set(only or ()) - set(RESOURCES)
@@ -77,6 +79,22 @@ def sync(
         raise ConfigurationInvalid(
             f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}."
         )
+    with alone(pipeline):
+        return _until_covered(
+            pipeline, only, max_minutes, max_requests, slice_minutes=slice_minutes, watch=watch, config=config
+        )
+
+
+def _until_covered(
+    pipeline: dlt.Pipeline,
+    only: Sequence[str] | None,
+    max_minutes: float | None,
+    max_requests: int | None,
+    *,
+    slice_minutes: float,
+    watch: Watch | None,
+    config: dict[str, Any],
+) -> SyncResult:
     result, started, idle_runs = SyncResult(), time.monotonic(), 0
     while True:
         minutes_left = None if max_minutes is None else max_minutes - (time.monotonic() - started) / 60

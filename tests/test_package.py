@@ -30,7 +30,9 @@ ORDER = [
     "children",
     "slice",
     "source",
+    "lock",
     "sync",
+    "upkeep",
 ]
 """Modules, lowest first; the command line stands above all of them."""
 
