@@ -69,7 +69,7 @@ bench: $(INSTALLED) ## Measure requests, makespan, rows per second and memory
 requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the newest versions)
 	UV_PYTHON_DOWNLOADS=never $(UV) pip compile --no-config --quiet --python .venv-uv/bin/python \
 		--universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url \
-		$(if $(UPGRADE),--upgrade) --extra duckdb --extra sandbox --group dev \
+		$(if $(UPGRADE),--upgrade) --extra duckdb --extra postgres --extra redis --extra sandbox --group dev \
 		--output-file requirements-dev.txt pyproject.toml
 
 clean: ## Remove environments, builds and caches

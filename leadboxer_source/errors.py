@@ -49,6 +49,10 @@ class NotLeadBoxer(LeadBoxerError, TerminalException):
     exit_code = 6
 
 
+class LimiterUnavailable(LeadBoxerError, TransientException):
+    """The server in which processes share the key's budget does not answer; without it none may send anything."""
+
+
 class PipelineBusy(LeadBoxerError, TransientException):
     """Another process is at work with the same pipeline; run again when it has ended."""
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from dlt.common import logger
-from dlt.common.runtime import run_context
-from pyrate_limiter import InMemoryBucket, Rate, RateItem, SQLiteBucket
+from pyrate_limiter import Rate, RateItem
 
-from leadboxer_source import errors, settings
+from leadboxer_source import errors, settings, stores
 from leadboxer_source.clock import Clock
-from leadboxer_source.settings import RateLimit, Settings
+from leadboxer_source.settings import RateLimit
+from leadboxer_source.stores import Place
 
 _PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 30 * 86_400.0}
-_IN_PROCESS_ONLY = ":memory:"
 
 
 class Told(NamedTuple):
@@ -54,14 +51,14 @@ def positive(value: Any) -> float | None:
 class Pace:
     """Lets at most so many requests go in any window, for one key and endpoint, as close to the limit as it goes."""
 
-    def __init__(self, rate: RateLimit | None, clock: Clock, stop: threading.Event, store: Path | None, name: str):
+    def __init__(self, rate: RateLimit | None, clock: Clock, stop: threading.Event, store: Place | None, name: str):
         self.waiting_until = 0.0
         self._configured = self._rate = rate
         self._clock = clock
         self._stop = stop
         self._held_until = 0.0
         self._lock = threading.Lock()
-        self._bucket = self._open(rate, store, name) if rate else None
+        self._store = stores.opened(store, name, [self._window(rate)], clock) if rate else None
 
     def acquire(self) -> float:
         """Waits for a slot and takes it; returns the seconds waited.
@@ -88,13 +85,13 @@ class Pace:
     def learn(self, told: RateLimit) -> None:
         """Takes over a limit that the server named, if it is lower than the configured one; a higher one lifts it."""
         with self._lock:
-            if self._bucket is None or self._configured is None:
+            if self._store is None or self._configured is None:
                 return
             rate = min(self._configured, told, key=lambda limit: limit.requests / limit.period_seconds)
             if rate != self._rate:
                 logger.warning(f"LeadBoxer allows {rate.requests} requests in {rate.period_seconds:g} s; adapting.")
                 self._rate = rate
-                self._bucket.rates = [self._window(rate)]
+                self._store.bucket.rates = [self._window(rate)]
 
     def seconds_for(self, requests_owed: int) -> float:
         """Estimates how long so many requests take at this pace."""
@@ -107,45 +104,29 @@ class Pace:
 
     def close(self) -> None:
         """Gives the store back."""
-        if self._bucket is not None:
-            self._bucket.close()
+        if self._store is not None:
+            self._store.close()
 
     def _wait(self) -> float:
         """Seconds until a slot is free; 0 takes it."""
         now = self._clock.time()
         if now < self._held_until:
             return self._held_until - now
-        if self._bucket is None or self._rate is None:
+        if self._store is None or self._rate is None:
             return 0.0
-        slot = RateItem("request", int(now * 1000))
-        if self._bucket.put(slot):
-            self._bucket.leak(slot.timestamp)
-            return 0.0
-        wait_ms = self._bucket.waiting(slot)
-        assert isinstance(wait_ms, int)  # noqa: S101 - pyrate-limiter types it for its asynchronous buckets too
-        if wait_ms > self._window(self._rate).interval + 1:
-            # stamps from the future: the machine's clock was set back
-            self._bucket.flush()
-        return max(wait_ms, 1) / 1000
+        with self._store.exclusively() as bucket:
+            slot = RateItem("request", self._store.now_ms())
+            if bucket.put(slot):
+                bucket.leak(slot.timestamp)
+                return 0.0
+            wait_ms = bucket.waiting(slot)
+            assert isinstance(wait_ms, int)  # noqa: S101 - pyrate-limiter types it for its asynchronous buckets too
+            if wait_ms > self._window(self._rate).interval + 1:
+                # stamps from the future: the clock that makes them was set back
+                bucket.flush()
+        return max(wait_ms, self._store.patience_ms) / 1000
 
     @staticmethod
     def _window(rate: RateLimit) -> Rate:
         """The server counts on arrival: a first request that travelled slowly must not make the window look short."""
         return Rate(rate.requests, int(rate.period_seconds * 1000 * 1.01) + 2)
-
-    def _open(self, rate: RateLimit, store: Path | None, name: str) -> InMemoryBucket | SQLiteBucket:
-        window = [self._window(rate)]
-        if store is None:
-            return InMemoryBucket(window)
-        store.parent.mkdir(parents=True, exist_ok=True)
-        return SQLiteBucket.init_from_file(window, table=name, db_path=str(store), use_file_lock=True)
-
-
-def store_of(config: Settings) -> Path | None:
-    """Where processes that share a key share its budget: a file named after the account, not after the key."""
-    if config.limiter_store == _IN_PROCESS_ONLY:
-        return None
-    if config.limiter_store:
-        return Path(config.limiter_store)
-    account = hashlib.blake2b(f"{config.base_url}\n{config.api_key}".encode(), digest_size=8).hexdigest()
-    return Path(run_context.active().data_dir) / "leadboxer" / f"rate-limit-{account}.sqlite"

@@ -103,6 +103,9 @@ MAX_FORGOTTEN = 2_000
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 """Time-outs of one request. Without them a silent server holds a run for ever."""
 
+IN_PROCESS_ONLY = ":memory:"
+"""The limiter's store that nobody shares."""
+
 DISPLAY = ("company", "person", "unidentified")
 """Everybody. The API's default when the filter is absent is not published, so it is always sent."""
 
@@ -245,6 +248,20 @@ def parse_base_url(base_url: str) -> str:
     if parts.query or parts.fragment or parts.username:
         raise ConfigurationInvalid(f"base_url must be a bare address like '{BASE_URL}', with nothing added to it.")
     return base_url.strip().rstrip("/")
+
+
+def parse_limiter_store(store: str | None) -> str | None:
+    """Checks where processes share the key's budget: a file, `:memory:`, or the address of a Redis or PostgreSQL.
+
+    Raises:
+        ConfigurationInvalid: It is the address of something else.
+    """
+    scheme, is_address, _ = (store or "").partition("://")
+    if is_address and scheme not in {"redis", "rediss", "postgresql", "postgres"}:
+        raise ConfigurationInvalid(
+            "limiter_store is a file, ':memory:', or an address that begins with redis:// or postgresql://."
+        )
+    return store or None
 
 
 def parse_display(display: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:

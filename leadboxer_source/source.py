@@ -79,7 +79,8 @@ def leadboxer_source(
             property; `personal` stands for IP, e-mail, names, phone and user agent.
         hash_fields: Fields whose values are replaced by their keyed hash, named in the same way.
         hash_key: Secret that they are hashed with (HMAC-SHA256).
-        limiter_store: File in which processes share the key's budget; `:memory:` for none.
+        limiter_store: Where processes share the key's budget: a file, the address of a Redis (`redis://`) or a
+            PostgreSQL (`postgresql://`) for several machines, or `:memory:` for nowhere.
         clock: Time, for tests.
         watch: Is called with a `Report` while the run goes on and when it ends.
 
@@ -95,7 +96,7 @@ def leadboxer_source(
             api_key=settings.parse_key(api_key),
             base_url=settings.parse_base_url(base_url),
             rate_limit=settings.parse_rate_limit(rate_limit),
-            limiter_store=limiter_store,
+            limiter_store=settings.parse_limiter_store(limiter_store),
             start_ms=settings.parse_instant(start_date, "start_date"),
             end_ms=settings.parse_instant(end_date, "end_date"),
             max_minutes=max_minutes,

@@ -24,8 +24,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from leadboxer_source import errors, settings
 from leadboxer_source.clock import Clock, SystemClock
-from leadboxer_source.pace import Pace, positive, store_of, told_by
+from leadboxer_source.pace import Pace, positive, told_by
 from leadboxer_source.settings import Settings
+from leadboxer_source.stores import store_of
 
 
 class Reply(NamedTuple):

@@ -22,6 +22,7 @@ ORDER = [
     "tables",
     "privacy",
     "rows",
+    "stores",
     "pace",
     "transport",
     "client",
