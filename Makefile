@@ -3,12 +3,13 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-servers servers lint format coverage bench requirements clean
+.PHONY: help demo test test-slow test-servers servers lint format coverage bench requirements audit sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 UV := .venv-uv/bin/uv
+AUDIT := .venv-audit/.installed
 
 PYTHON ?=
 TESTS ?=
@@ -72,8 +73,16 @@ requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the
 		$(if $(UPGRADE),--upgrade) --extra duckdb --extra postgres --extra redis --extra sandbox --group dev \
 		--output-file requirements-dev.txt pyproject.toml
 
+audit: $(AUDIT) ## Look for known vulnerabilities in the pinned packages
+	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.txt
+
+sbom: $(INSTALLED) $(AUDIT) ## Write what the environment is made of to dist/sbom.cdx.json (CycloneDX)
+	@mkdir -p dist
+	.venv-audit/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --mc-type library \
+		--output-format JSON --output-file dist/sbom.cdx.json $(BIN)/python
+
 clean: ## Remove environments, builds and caches
-	rm -rf $(VENV) .venv-uv build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-uv .venv-audit build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
@@ -85,3 +94,8 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 $(UV):
 	@$(FIND_PYTHON); "$$python" -m venv --clear .venv-uv
 	@.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(AUDIT):
+	@$(FIND_PYTHON); "$$python" -m venv --clear .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit cyclonedx-bom
+	@touch $@

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import pendulum
@@ -240,14 +241,20 @@ def parse_base_url(base_url: str) -> str:
         ConfigurationInvalid: It is no address, or would send the key in the clear.
     """
     parts = urlsplit(base_url.strip())
-    loopback = parts.hostname in {"localhost", "::1"} or (parts.hostname or "").startswith("127.")
     if not parts.hostname or parts.scheme not in {"http", "https"}:
         raise ConfigurationInvalid(f"base_url is not a web address: write it like '{BASE_URL}'.")
-    if parts.scheme == "http" and not loopback:
+    if parts.scheme == "http" and not _is_this_machine(parts.hostname):
         raise ConfigurationInvalid("base_url must begin with https://, or the key would travel in the clear.")
     if parts.query or parts.fragment or parts.username:
         raise ConfigurationInvalid(f"base_url must be a bare address like '{BASE_URL}', with nothing added to it.")
     return base_url.strip().rstrip("/")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # a name such as 127.0.0.1.example.com is anybody's
 
 
 def parse_limiter_store(store: str | None) -> str | None:
