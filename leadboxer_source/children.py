@@ -139,6 +139,11 @@ class Children:
             EVENTS, owed, lambda session_id, records: self._event_rows(session_id, owners.get(session_id), records)
         )
 
+    def counted(self, name: str, rows: Rows) -> Rows:
+        """Counts rows that came without a request of their own."""
+        self.loaded[name] += len(rows)
+        return rows
+
     def rest(self) -> Iterator[None]:
         """Yields `None` until the children have finished all that was handed out.
 

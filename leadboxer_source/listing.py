@@ -66,6 +66,10 @@ class Listing:
         if news:
             self._packed.append(zlib.compress(orjson.dumps([user.record for user in news]), 1))
 
+    def unordered(self) -> Iterator[Listed]:
+        """Yields every user once, in any order and without the record."""
+        return (Listed(user_id, last_event_ms, {}) for user_id, last_event_ms in self._last_events.items())
+
     def users(self) -> Iterator[Listed]:
         """Yields every user once, newest first (those of unknown activity before all)."""
         listed = (user for page in self._packed for user in _listed(orjson.loads(zlib.decompress(page))))

@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from dlt.common import logger
@@ -23,6 +22,7 @@ from leadboxer_source.coverage import Coverage, Stretch, add, clip, common, cove
 from leadboxer_source.lanes import Lane, ThreadLane
 from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_of
 from leadboxer_source.privacy import Privacy
+from leadboxer_source.report import Report, Watch, run_rows
 from leadboxer_source.rows import Shapes
 from leadboxer_source.settings import DAY_MS, Settings
 from leadboxer_source.state import NOBODY, Forgotten, Remembered, forgotten_people, record, remember
@@ -52,50 +52,6 @@ class Connection(NamedTuple):
     traffic: Traffic
     waiting_until: Callable[[], float]
     close: Callable[[], None]
-
-
-@dataclass
-class Report:
-    """How a run goes, or went.
-
-    Attributes:
-        stopped: Why it ended: `covered`, `minutes`, `requests`, `quota`, `unsettled` (the users moved faster than they
-            could be listed) or `closed` (by whoever runs it). Empty while it goes on.
-        complete: All that there was when it ended is covered.
-        listed: Users of the window that is being handed out.
-        handed: Users handed out.
-        asked: Parents asked for their children, by endpoint.
-        loaded: Rows that came of it, by endpoint.
-        gone: Parents that the API did not know any more.
-        set_aside: Parents whose children could not be fetched yet.
-        requests: Requests, by endpoint.
-        refusals: Requests answered 429, by endpoint.
-        waited_seconds: Seconds waited for quota, by endpoint and summed over its threads.
-        waiting_until: Epoch seconds until which the quota holds requests back; in the past if it does not.
-        since_ms: From when on users are wanted, epoch milliseconds.
-        until_ms: Up to when this run claims, epoch milliseconds; 0 if it claims nothing.
-        covered: What every selected resource covers, claims of this run included.
-    """
-
-    stopped: str = ""
-    complete: bool = False
-    listed: int = 0
-    handed: int = 0
-    asked: dict[str, int] = field(default_factory=dict)
-    loaded: dict[str, int] = field(default_factory=dict)
-    gone: int = 0
-    set_aside: int = 0
-    requests: dict[str, int] = field(default_factory=dict)
-    refusals: dict[str, int] = field(default_factory=dict)
-    waited_seconds: dict[str, float] = field(default_factory=dict)
-    waiting_until: float = 0.0
-    since_ms: int = 0
-    until_ms: int = 0
-    covered: Coverage = field(default_factory=list)
-
-
-Watch = Callable[[Report], None]
-"""Is told how the run goes, a few times a second and once more when it ended."""
 
 
 def connect(config: Settings, clock: Clock) -> Connection:
@@ -134,7 +90,7 @@ class Slice:
     Attributes:
         children: Fetches what is owed for the users handed out.
         ended: Whether the head is done; children may still be at work if it was closed early.
-        reported: Whether the rows of its failures were taken.
+        reported: The tables about itself whose rows were taken.
     """
 
     def __init__(
@@ -149,7 +105,7 @@ class Slice:
         forgotten: Forgotten = NOBODY,
     ) -> None:
         self.ended = False
-        self.reported = False
+        self.reported: set[str] = set()
         self._config = config
         self._connection = connection
         self._clock = clock
@@ -175,8 +131,9 @@ class Slice:
             abandon=connection.close,
             set_aside={name: memories[name].set_aside for name in (SESSIONS, EVENTS)} if wanted_children else {},
         )
-        self._report = Report()
         self._started = clock.time()
+        self._report = Report(scope=config.scope, started_ms=self._now_ms(), covered=self._loaded)
+        self._concluded = False
         self._told_at = 0.0
         self._handed: dict[str, int | None] = {}
         self._listings: list[Listing] = []
@@ -194,6 +151,7 @@ class Slice:
         """Yields chunks of users' rows, newest first, and stages the claim of what was loaded for them."""
         self.children.adopts_strangers = False
         claim_top: int | None = None
+        self._tell()
         try:
             if self.children.waits_to_retry:
                 yield []  # wakes the children: what was set aside goes first
@@ -212,6 +170,7 @@ class Slice:
         finally:
             self.ended = True
             self._stopped = self._stopped or "closed"
+            self._report.ended_ms = self._now_ms()
             self._tell(final=True)
             # dlt keeps the source while it normalizes and loads, which needs the memory more
             self._listings.clear()
@@ -228,6 +187,12 @@ class Slice:
                 covered = claimed[name].covered if name in claimed else self._memories[name].covered
                 claimed[name] = Remembered(covered, self.children.set_aside[name])
         return claimed
+
+    def rows_of_run(self) -> Rows:
+        """Returns what `load_runs` keeps of this run, once it and its children have ended."""
+        self._note()
+        memories = self.memories() if self._concluded else self._memories
+        return run_rows(self._report, self._config.site, {name: memories[name] for name in self._selected})
 
     def _fill_holes(self) -> Polled:
         """Lists the newest hole, hands out who is in it, and goes on to the next older one."""
@@ -269,7 +234,6 @@ class Slice:
                     listing = self._lister.drain(self._first_window() or window)
                 listing.window = Stretch(min(listing.window.lo, self._start_ms), self._start_ms)
         self._listings.append(listing)
-        self._report.listed = len(listing)
         return listing
 
     def _hand_out(self, listing: Listing, *, exempt: bool) -> Generator[Rows | None, None, bool]:
@@ -277,6 +241,8 @@ class Slice:
         chunk: list[Listed] = []
         owed: list[str] = []
         size = self._chunk_size(exempt=exempt)
+        wanted = sum(self._is_wanted(user, listing.window) for user in listing.unordered())
+        self._report.listed = self._report.handed + wanted
         for user in listing.users():
             if not self._is_wanted(user, listing.window):
                 continue
@@ -299,10 +265,10 @@ class Slice:
         if owed and self._config.max_requests is not None:
             # what the chunk before will cost is known only once its sessions are
             yield from self._rest()
-        while owed and not self.children.have_room():
+        while owed and not self.children.have_room() and not self._report.stopping:
             self._tell()
             yield None
-        if owed and not exempt and self._progressed and (reason := self._spent()):
+        if owed and not exempt and (self._progressed or self._report.stopping) and (reason := self._spent()):
             self._stopped = reason
             return False
         self._progressed = self._progressed or bool(owed)
@@ -310,7 +276,7 @@ class Slice:
         self._report.handed += len(chunk)
         self.children.owe(owed)
         self._tell()
-        yield [self._shapes.user(user.record, self._reading.stamp()) for user in chunk]
+        yield self._rows(chunk)
         return True
 
     def _relist(self) -> Polled:
@@ -322,9 +288,13 @@ class Slice:
         fresh = (
             user for user in listing.users() if user.user_id not in self._handed and user.user_id not in self._forgotten
         )
-        rows = [self._shapes.user(user.record, self._reading.stamp()) for user in fresh]
+        rows = self._rows(fresh)
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             yield rows[start : start + _ROWS_AT_ONCE]
+
+    def _rows(self, users: Iterable[Listed]) -> Rows:
+        rows = [self._shapes.user(user.record, self._reading.stamp()) for user in users]
+        return self.children.counted("users", rows)
 
     def _rest(self) -> Iterator[None]:
         """Waits until the children are done."""
@@ -375,6 +345,7 @@ class Slice:
         unread = holes(covered, self._since(), claim_top or 0)
         self._report.complete = self._stopped == "covered" and not unread and not self._one_off
         self._report.covered = covered
+        self._concluded = True
 
     def _stage(self, stretch: Stretch) -> None:
         self._staged = add(self._staged, [stretch])
@@ -403,6 +374,8 @@ class Slice:
 
     def _spent(self) -> str:
         """Names the budget that is spent, counting what is still owed; empty if none is."""
+        if self._report.stopping:
+            return "asked"
         if self.children.exhausted is not None:
             return "quota"
         if self._config.max_requests is not None and self._requests() >= self._config.max_requests:
@@ -434,6 +407,11 @@ class Slice:
         if self._watch is None or (not final and now - self._told_at < _TELL_SECONDS):
             return
         self._told_at = now
+        self._note(final=final)
+        self._watch(self._report)
+
+    def _note(self, *, final: bool = True) -> None:
+        """Brings the report up to date."""
         report, traffic, children = self._report, self._connection.traffic, self.children
         report.stopped = self._stopped if final else ""
         report.since_ms = self._since()
@@ -442,7 +420,8 @@ class Slice:
         report.waiting_until = self._connection.waiting_until()
         report.asked, report.loaded, report.gone = dict(children.asked), dict(children.loaded), children.gone
         report.set_aside = sum(len(entries) for entries in children.set_aside.values())
-        self._watch(report)
+        report.staged, report.owed = self._staged, children.owed_requests()
+        report.owed_seconds = children.owed_seconds()
 
 
 class Slices:
@@ -510,18 +489,29 @@ class Slices:
 
     def failures(self) -> Polled:
         """Yields a row for each child that failed or may be cut, and one that deletes it once it has healed."""
+        run = yield from self._ended("load_failures")
+        if run is not None and run.children.failures:
+            yield run.children.failures
+
+    def runs(self) -> Polled:
+        """Yields the rows of the run that has just ended."""
+        run = yield from self._ended("load_runs")
+        if run is not None:
+            yield run.rows_of_run()
+
+    def _ended(self, table: str) -> Generator[None, None, Slice | None]:
+        """Waits for the run and its children to end; returns it, or `None` if there is none to tell about."""
         for _ in range(5):
-            if self._slice is None or self._slice.reported:
+            if self._slice is None or table in self._slice.reported:
                 yield None  # the head has not been polled yet, or never will be
         run = self._slice
-        if run is None or run.reported:
-            return
+        if run is None or table in run.reported:
+            return None
         while not run.ended:
             yield None
         yield from run.children.rest()
-        run.reported = True
-        if run.children.failures:
-            yield run.children.failures
+        run.reported.add(table)
+        return run
 
     def close(self) -> None:
         """Gives threads and connections back."""

@@ -12,9 +12,10 @@ from dlt.extract import DltResource
 from leadboxer_source import settings
 from leadboxer_source.children import Polled, Rows
 from leadboxer_source.clock import Clock
+from leadboxer_source.report import Watch
 from leadboxer_source.rows import property_rows
 from leadboxer_source.settings import Settings
-from leadboxer_source.slice import Slices, Watch
+from leadboxer_source.slice import Slices
 from leadboxer_source.state import FORGOTTEN
 from leadboxer_source.tables import TABLES
 
@@ -53,6 +54,7 @@ def leadboxer_source(
     * `events`: what happened in those visits.
     * `properties`: the custom name/value pairs that those events carry.
     * `load_failures`: what could not be fetched yet, and why.
+    * `load_runs`: what each run took, and which stretches of time are covered after it.
 
     Deletions, and changes that do not move a user's last event (tags, late enrichment), cannot be seen through this
     API; `relist_days` re-reads users for the latter.
@@ -130,10 +132,14 @@ def leadboxer_source(
 
     @dlt.transformer(data_from=events, **TABLES["properties"])
     def properties(events: Rows) -> Rows:
-        return [row for event in events for row in property_rows(event)]
+        return slices.children.counted("properties", [row for event in events for row in property_rows(event)])
 
     @dlt.resource(**TABLES["load_failures"])
     def load_failures() -> Polled:
         yield from slices.failures()
 
-    return users, sessions, events, properties, load_failures
+    @dlt.resource(**TABLES["load_runs"])
+    def load_runs() -> Polled:
+        yield from slices.runs()
+
+    return users, sessions, events, properties, load_failures, load_runs

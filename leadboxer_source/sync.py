@@ -14,10 +14,13 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from leadboxer_source import settings
 from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
 from leadboxer_source.lock import alone
-from leadboxer_source.slice import Report, Watch
+from leadboxer_source.report import Report, Watch
 from leadboxer_source.source import leadboxer_source
 
-RESOURCES = ("users", "sessions", "events", "properties", "load_failures")
+BOOKS = ("load_failures", "load_runs")
+"""What a run keeps about itself; loaded whatever else is."""
+
+RESOURCES = ("users", "sessions", "events", "properties", *BOOKS)
 
 _RUNS_WITHOUT_EXTRACT = 3
 
@@ -118,7 +121,7 @@ def _until_covered(
         result.runs.append(report)
         result.stopped = report.stopped
         result.complete = report.complete or (config.get("end_date") is not None and report.stopped == "covered")
-        if report.stopped not in {"minutes", "requests"}:
+        if report.stopping or report.stopped not in {"minutes", "requests"}:
             return result
 
 
@@ -143,7 +146,7 @@ def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None
 
     source = leadboxer_source(watch=note, **config)
     try:
-        wanted = source.with_resources(*only, "load_failures") if only else source
+        wanted = source.with_resources(*only, *BOOKS) if only else source
         pipeline.run(wanted, loader_file_format=fastest_format(pipeline))
     except PipelineStepFailed as failed:
         cause: BaseException | None = failed

@@ -327,6 +327,37 @@ LOAD_FAILURES: TTableSchemaColumns = {
     **_READ_AT,
 }
 
+LOAD_RUNS: TTableSchemaColumns = {
+    **_SITE,
+    "run_id": _text("The run: a random id."),
+    "resource": _text("users, sessions, events or properties; those that the run loaded."),
+    "stretch": {
+        "data_type": "bigint",
+        "nullable": False,
+        "description": "Number of the covered stretch, newest first, from 1; 0 in the only row if nothing is covered.",
+    },
+    "scope": _text("Dataset and listing filters; what is covered under one scope says nothing about another."),
+    "covered_from": {
+        "data_type": "timestamp",
+        "description": "From when on all activity is loaded, after this run. A run loads and covers together: "
+        "a row counts once its `_dlt_load_id` is in `_dlt_loads`.",
+    },
+    "covered_to": {"data_type": "timestamp", "description": "Until when, this moment not included."},
+    "requests": {
+        "data_type": "bigint",
+        "description": "Requests of the run to the resource's endpoint. This and the next four stand in the first row "
+        "of a run and resource only, so that sums are right.",
+    },
+    "refusals": {"data_type": "bigint", "description": "Of these, how many were refused (429)."},
+    "waited_seconds": {"data_type": "double", "description": "Seconds waited for quota, summed over threads."},
+    "rows_read": {"data_type": "bigint", "description": "Rows read, before any filter of yours."},
+    "failures": {"data_type": "bigint", "description": "What was set aside and could not be read so far."},
+    "stopped": _text("Why the run ended: covered, minutes, requests, quota, unsettled, asked or closed."),
+    "complete": {"data_type": "bool", "description": "Whether all that there was is covered, for what the run loaded."},
+    "started_at": {"data_type": "timestamp", "description": "When the run began."},
+    "ended_at": {"data_type": "timestamp", "description": "When it had read everything; the load comes after."},
+}
+
 Table = dict[str, Any]
 
 
@@ -358,5 +389,6 @@ TABLES: dict[str, Table] = {
         PROPERTIES, ["site", "event_key", "name"], _refers("carried_by", ["site", "event_key"], "events")
     ),
     "load_failures": _table(LOAD_FAILURES, ["site", "resource", "id"]),
+    "load_runs": _table(LOAD_RUNS, ["site", "run_id", "resource", "stretch"]),
 }
 """Every table with the arguments of its resource's decorator."""

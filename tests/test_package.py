@@ -29,6 +29,7 @@ ORDER = [
     "lanes",
     "listing",
     "children",
+    "report",
     "slice",
     "source",
     "lock",

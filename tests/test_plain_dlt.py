@@ -21,7 +21,7 @@ def test_building_the_source_needs_no_network(desk: Desk, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     source = desk.source()
-    assert list(source.resources) == ["users", "sessions", "events", "properties", "load_failures"]
+    assert list(source.resources) == ["users", "sessions", "events", "properties", "load_failures", "load_runs"]
     assert not desk.server.requests
 
 

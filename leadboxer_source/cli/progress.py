@@ -6,8 +6,8 @@ import sys
 import time
 from datetime import datetime
 
+from leadboxer_source.report import Report
 from leadboxer_source.rows import instant
-from leadboxer_source.slice import Report
 
 _QUIET_LINE_SECONDS = 15.0
 
