@@ -57,6 +57,14 @@ def last_activity_ms(record: Record) -> int | None:
     return None
 
 
+def number_or_none(value: Any) -> int | None:
+    """Reads a whole number, sent as such or as its digits; `None` where there is none."""
+    try:
+        return _integer(value)
+    except Misfit:
+        return None
+
+
 def identifier(record: Record, name: str) -> str | None:
     """Returns an id as text, or `None` where the record has none that can be asked for."""
     value = record.get(name)

@@ -1,0 +1,292 @@
+"""How many users were last seen when, from a few pages of the listing: pure.
+
+A page shows the newest users of a window, so it lists a stretch of time completely. A survey chooses windows that
+together bound the rest best, and estimates what lies between two listed stretches from the density in both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from leadboxer_source.client import Page
+from leadboxer_source.coverage import Stretch, add, clip, holes
+from leadboxer_source.rows import last_activity_ms, number_or_none
+from leadboxer_source.settings import DAY_MS
+
+MOST_REQUESTS = 10
+_SURE_ENOUGH = 0.02
+_CUTS = 16
+
+
+class Seen(NamedTuple):
+    """A listed user: when last and first active (epoch milliseconds), with how many visits, and whether a company."""
+
+    user_id: str
+    last_ms: int
+    first_ms: int | None
+    visits: int | None
+    company: bool
+
+
+class Ask(NamedTuple):
+    """The next page to ask for: the newest of a window, or what follows an earlier page.
+
+    Attributes:
+        window: What the page is to tell about.
+        asked: What to ask for: with a token, the window that the first page was asked for.
+        token: Of the page before.
+    """
+
+    window: Stretch
+    asked: Stretch
+    token: str | None = None
+
+
+class Piece(NamedTuple):
+    """A stretch of time with those last seen in it, spread evenly.
+
+    Attributes:
+        stretch: When they were last seen.
+        users: How many.
+        visits: Their visits that are owed.
+        companies: How many of the users are identified companies.
+        company_visits: The visits of these.
+        listed: Whether they were listed, not estimated.
+        doubt: By how many users the estimate may be wrong.
+    """
+
+    stretch: Stretch
+    users: float
+    visits: float
+    companies: float
+    company_visits: float
+    listed: bool
+    doubt: float = 0.0
+
+    def part(self, within: Stretch) -> float:
+        """Returns the share of the piece that lies within a stretch."""
+        lo, hi = max(self.stretch.lo, within.lo), min(self.stretch.hi, within.hi)
+        return max(0, hi - lo) / (self.stretch.hi - self.stretch.lo)
+
+
+class _Listed(NamedTuple):
+    """A stretch in which everybody was listed."""
+
+    stretch: Stretch
+    seen: list[Seen]
+
+    @property
+    def density(self) -> float:
+        """Users in a millisecond."""
+        return len(self.seen) / (self.stretch.hi - self.stretch.lo)
+
+
+class Survey:
+    """Chooses which windows to list, and tells what they amount to.
+
+    Args:
+        spans: Stretches of last activity that are to be loaded.
+        covered: Where events are loaded already; older visits of somebody who came back cost nothing.
+        limit: Users asked for on a page.
+        most: Pages that may be asked for.
+
+    Attributes:
+        spent: Requests so far.
+        visits_told: Whether the listing tells how many visits a user has.
+    """
+
+    def __init__(
+        self, spans: Sequence[Stretch], covered: Sequence[Stretch], limit: int, most: int = MOST_REQUESTS
+    ) -> None:
+        self.spent = 0
+        self.visits_told = False
+        self._largest = 0
+        self._cut_at = 0
+        self._covered = covered
+        self._limit = limit
+        self._most = most
+        self._spans = add([], spans)
+        self._listed: list[_Listed] = []
+        self._known: set[str] = set()
+        self._token: str | None = None
+        self._reached = self._spans[-1].hi if self._spans else 0
+        self._total: int | None = None
+
+    @property
+    def page_size(self) -> int:
+        """Users that come on a page, as far as any page was full."""
+        return self._cut_at or self._limit
+
+    def refused(self, limit: int) -> None:
+        """Notes that the API refused the limit, and which one is asked for from now on."""
+        self.spent += 1
+        self._limit = limit
+
+    def next(self) -> Ask | None:
+        """Returns what to ask for next, or `None` once nothing more can or need be learned."""
+        if not self._spans or self.spent >= self._most:
+            return None
+        whole = Stretch(self._spans[0].lo, self._spans[-1].hi)
+        if not self._listed:
+            return Ask(whole, whole)
+        gaps = self._gaps()
+        expected = sum(self._estimate(gap) for gap in gaps)
+        listed = sum(len(part.seen) for part in self._listed)
+        on = Ask(Stretch(whole.lo, self._reached), whole, self._token) if self._token else None
+        left = (self._most - self.spent) * self._largest
+        if not gaps or (on and expected <= 0.9 * left):
+            return on if gaps else None
+        if sum(self._doubt(gap) for gap in gaps) <= _SURE_ENOUGH * (listed + expected):
+            return None
+        for gap in sorted(gaps, key=self._doubt, reverse=True):
+            if middle := self._middle(gap):
+                window = Stretch(gap.lo, middle)
+                return Ask(window, window)
+        return on
+
+    def add(self, ask: Ask, page: Page) -> None:
+        """Takes in a page."""
+        self.spent += 1
+        known = self._known
+        seen = [user for user in map(seen_of, page.users) if user is not None and user.user_id not in known]
+        known.update(user.user_id for user in seen)
+        oldest = min((user.last_ms for user in seen), default=ask.window.hi)
+        top = ask.window.hi
+        first = not self._listed
+        self.visits_told = self.visits_told or any(user.visits for user in seen)
+        if first:
+            self._total = page.total
+        # the API may cap the limit in silence: only a page smaller than another is known to be whole
+        is_chain = first or ask.token is not None
+        whole = not page.users or not seen or oldest < ask.window.lo
+        whole = whole or (page.token is None and len(page.users) < self._limit)
+        whole = whole or (not first and len(page.users) < self._largest)
+        whole = whole or (first and page.total is not None and page.total <= len(page.users))
+        self._largest = max(self._largest, len(page.users))
+        if not whole:
+            self._cut_at = max(self._cut_at, len(page.users))
+        if not whole and not is_chain:
+            top = max(user.last_ms for user in seen) + 1  # days may end early in the API's reading
+        lo = ask.window.lo if whole else oldest
+        if is_chain:
+            self._token, self._reached = (None if whole else page.token), lo
+        if lo < top:
+            self._listed.append(_Listed(Stretch(lo, top), [user for user in seen if lo <= user.last_ms < top]))
+            self._listed.sort(key=lambda part: part.stretch)
+
+    def pieces(self) -> list[Piece]:
+        """Returns what is to be loaded, newest first."""
+        found = [piece for part in self._listed for piece in self._cut(part)]
+        gaps = self._gaps()
+        scale = 1.0
+        expected = sum(self._estimate(gap) for gap in gaps)
+        if self._total is not None and expected and not self._covered:
+            scale = max(0.0, self._total - sum(len(part.seen) for part in self._listed)) / expected
+        for gap in gaps:
+            found += self._between(gap, scale, known=self._total is not None and not self._covered)
+        return sorted(found, key=lambda piece: piece.stretch, reverse=True)
+
+    def _gaps(self) -> list[Stretch]:
+        """What is to be loaded and was not listed."""
+        listed = add([], [part.stretch for part in self._listed])
+        return [gap for span in self._spans for gap in holes(clip(listed, span.lo, span.hi), span.lo, span.hi)]
+
+    def _neighbours(self, gap: Stretch) -> tuple[_Listed | None, _Listed | None]:
+        """The listed stretches before and after a gap."""
+        before = [part for part in self._listed if part.stretch.hi <= gap.lo]
+        after = [part for part in self._listed if part.stretch.lo >= gap.hi]
+        return (before[-1] if before else None), (after[0] if after else None)
+
+    def _borders(self, gap: Stretch) -> tuple[float, float]:
+        """Density at the older and at the newer end."""
+        before, after = self._neighbours(gap)
+        known = [part.density for part in (before, after) if part]
+        return (before.density if before else known[0]), (after.density if after else known[-1])
+
+    def _estimate(self, gap: Stretch) -> float:
+        older, newer = self._borders(gap)
+        return between(older, newer, 0.0, 1.0) * (gap.hi - gap.lo)
+
+    def _doubt(self, gap: Stretch) -> float:
+        """By how many users the estimate may be wrong: as if either border's density held all the way."""
+        older, newer = self._borders(gap)
+        if None in self._neighbours(gap):
+            return max(older, newer) * (gap.hi - gap.lo)
+        return abs(older - newer) / 2 * (gap.hi - gap.lo)
+
+    def _middle(self, gap: Stretch) -> int | None:
+        """The end of the day in the middle of a gap, as its age counts; `None` where days cannot cut it."""
+        now = self._spans[-1].hi
+        young, old = max(now - gap.hi, DAY_MS), now - gap.lo
+        age = (young * old) ** 0.5 if old > 3 * young else (young + old) / 2
+        middle = -int(-(now - age) // DAY_MS) * DAY_MS
+        return middle if gap.lo + DAY_MS <= middle <= gap.hi - DAY_MS else None
+
+    def _cut(self, part: _Listed) -> list[Piece]:
+        """A listed stretch in pieces of a day or more, without what is loaded already."""
+        lo, hi = part.stretch
+        step = max(DAY_MS, (hi - lo) // _CUTS + 1)
+        found = []
+        for start in range(lo, hi, step):
+            for span in clip(self._spans, start, min(start + step, hi)):
+                found.append(self._piece(span, [user for user in part.seen if span.lo <= user.last_ms < span.hi]))
+        return found
+
+    def _piece(self, span: Stretch, seen: Sequence[Seen]) -> Piece:
+        companies = [user for user in seen if user.company]
+        owed, company_owed = (sum(self._owed(user) for user in users) for users in (seen, companies))
+        return Piece(span, len(seen), owed, len(companies), company_owed, listed=True)
+
+    def _between(self, gap: Stretch, scale: float, *, known: bool) -> list[Piece]:
+        """A gap in pieces, its density and its users as those around it."""
+        near = [user for part in self._neighbours(gap) if part for user in part.seen]
+        near = near or [user for part in self._listed for user in part.seen]
+        if not near:
+            return []
+        alike = self._piece(gap, near)
+        (older, newer), length = self._borders(gap), gap.hi - gap.lo
+        step = max(DAY_MS, length // _CUTS + 1)
+        found = []
+        for start in range(gap.lo, gap.hi, step):
+            span = Stretch(start, min(start + step, gap.hi))
+            users = between(older, newer, (span.lo - gap.lo) / length, (span.hi - gap.lo) / length) * length * scale
+            each = users / len(near)
+            doubt = 0.0 if known else self._doubt(gap) * (span.hi - span.lo) / length
+            visits, companies, theirs = alike.visits * each, alike.companies * each, alike.company_visits * each
+            found.append(Piece(span, users, visits, companies, theirs, listed=False, doubt=doubt))
+        return found
+
+    def _owed(self, user: Seen) -> float:
+        """Visits whose events are not loaded: those after the newest covered moment, if the user was there then."""
+        visits = user.visits or 1
+        below = max((hi for _, hi in self._covered if hi <= user.last_ms), default=None)
+        if below is None or user.first_ms is None or user.first_ms >= below or visits < 2:
+            return visits
+        # the last visit is where the user was seen; the others are taken to lie evenly before it
+        return 1 + (visits - 2) * (user.last_ms - below) / (user.last_ms - user.first_ms)
+
+
+def between(older: float, newer: float, start: float, end: float) -> float:
+    """Integrates a density over a part of the way from one border to the other, `0 <= start < end <= 1`.
+
+    It falls with age as people come back: steeply first. So it goes down exponentially, or in a line where one is 0.
+    """
+    if min(older, newer) <= 0 or math.isclose(older, newer):
+        return (end - start) * (older + (newer - older) * (start + end) / 2)
+    slope = math.log(newer / older)
+    return older * (math.exp(slope * end) - math.exp(slope * start)) / slope
+
+
+def seen_of(record: dict[str, object]) -> Seen | None:
+    """Reads a listed user; one without id or time cannot be placed."""
+    user_id, last = record.get("use_id"), last_activity_ms(record)
+    if not user_id or last is None:
+        return None
+    filled = {name.lower() for name, value in record.items() if value not in (None, "")}
+    person = bool(filled & {"email", "firstname", "lastname"})
+    company = not person and bool(filled & {"organizationname", "last_most_likely_company"})
+    first = number_or_none(record.get("first_session_unix_timestamp"))
+    visits = number_or_none(record.get("total_number_visits"))
+    return Seen(str(user_id), last, first, visits if visits and visits > 0 else None, company)
