@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dlt.common import logger
@@ -53,6 +53,7 @@ class Pace:
 
     def __init__(self, rate: RateLimit | None, clock: Clock, stop: threading.Event, store: Place | None, name: str):
         self.waiting_until = 0.0
+        self.on_wait: Callable[[], None] = lambda: None
         self._configured = self._rate = rate
         self._clock = clock
         self._stop = stop
@@ -75,6 +76,7 @@ class Pace:
             if wait <= 0:
                 return self._clock.time() - started
             self.waiting_until = self._clock.time() + wait
+            self.on_wait()
             self._clock.sleep(wait, self._stop)
 
     def hold(self, seconds: float) -> None:

@@ -15,19 +15,20 @@ from dlt.common.configuration import with_config
 
 from leadboxer_source import errors, settings
 from leadboxer_source.client import Client, Days
+from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
 from leadboxer_source.listing import days_of, next_days, window_of
 from leadboxer_source.rows import instant
 from leadboxer_source.settings import DAY_MS, RateLimit, Settings
 from leadboxer_source.state import remember
 from leadboxer_source.survey import MOST_REQUESTS, Piece, Survey
-from leadboxer_source.transport import Clock, SystemClock, Transport
+from leadboxer_source.transport import Transport
 
 COVERED = ("users", "sessions", "events", "properties")
 
 _SLICE_SECONDS = settings.MAX_MINUTES * 60
 
-EVERYTHING, COMPANIES, USERS_ONLY = "everything", "identified companies only", "users only"
+EVERYTHING, COMPANIES, USERS_ONLY = "everything", "companies only", "users only"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Estimate:
 
     Attributes:
         what: Which way.
-        how: Arguments of `leadboxer sync` that make it.
+        how: The argument of `leadboxer sync`, or the setting, that makes it.
         users: Users to be read.
         requests: Requests, by endpoint.
         seconds: How long it takes: as long as the endpoint that has most to do. `None` if nothing limits the pace.
@@ -200,7 +201,7 @@ def variants(
             found.append(estimate(f"last {days} days", how, pieces, clip(spans, later, until), rate, page_size))
     if all_kinds:
         companies = [piece._replace(users=piece.companies, visits=piece.company_visits) for piece in pieces]
-        found.append(estimate(COMPANIES, 'display = "company"', companies, spans, rate, page_size))
+        found.append(estimate(COMPANIES, "SOURCES__LEADBOXER__DISPLAY=company", companies, spans, rate, page_size))
     found.append(estimate(USERS_ONLY, "--only users", pieces, spans, rate, page_size, users_only=True))
     return found
 

@@ -52,6 +52,7 @@ class Connection(NamedTuple):
     traffic: Traffic
     waiting_until: Callable[[], float]
     close: Callable[[], None]
+    on_listing_wait: Callable[[Callable[[], None]], None] = lambda _: None
 
 
 def connect(config: Settings, clock: Clock) -> Connection:
@@ -71,7 +72,10 @@ def connect(config: Settings, clock: Clock) -> Connection:
     def waiting_until() -> float:
         return max(transport.pace(endpoint).waiting_until for endpoint in (LISTING, SESSIONS, EVENTS))
 
-    return Connection(client, dict(lanes), transport, waiting_until, close)
+    def on_listing_wait(tell: Callable[[], None]) -> None:
+        transport.pace(LISTING).on_wait = tell
+
+    return Connection(client, dict(lanes), transport, waiting_until, close, on_listing_wait)
 
 
 class Slice:
@@ -134,6 +138,7 @@ class Slice:
         self._started = clock.time()
         self._report = Report(scope=config.scope, started_ms=self._now_ms(), covered=self._loaded)
         self._concluded = False
+        connection.on_listing_wait(self._tell_of_wait)
         self._told_at = 0.0
         self._handed: dict[str, int | None] = {}
         self._listings: list[Listing] = []
@@ -409,6 +414,11 @@ class Slice:
         self._told_at = now
         self._note(final=final)
         self._watch(self._report)
+
+    def _tell_of_wait(self) -> None:
+        """Tells at once: while the listing waits nobody polls the head."""
+        self._told_at = 0.0
+        self._tell()
 
     def _note(self, *, final: bool = True) -> None:
         """Brings the report up to date."""

@@ -228,10 +228,12 @@ class Survey:
         """A listed stretch in pieces of a day or more, without what is loaded already."""
         lo, hi = part.stretch
         step = max(DAY_MS, (hi - lo) // _CUTS + 1)
-        found = []
+        found: list[Piece] = []
         for start in range(lo, hi, step):
-            for span in clip(self._spans, start, min(start + step, hi)):
-                found.append(self._piece(span, [user for user in part.seen if span.lo <= user.last_ms < span.hi]))
+            found += [
+                self._piece(span, [user for user in part.seen if span.lo <= user.last_ms < span.hi])
+                for span in clip(self._spans, start, min(start + step, hi))
+            ]
         return found
 
     def _piece(self, span: Stretch, seen: Sequence[Seen]) -> Piece:

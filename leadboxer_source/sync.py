@@ -13,6 +13,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from leadboxer_source import settings
 from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
+from leadboxer_source.journal import Journal
 from leadboxer_source.lock import alone
 from leadboxer_source.report import Report, Watch
 from leadboxer_source.source import leadboxer_source
@@ -137,10 +138,12 @@ def fastest_format(pipeline: dlt.Pipeline) -> Any:
 def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None, **config: Any) -> Report | None:
     """One run; returns its report, or `None` if the source was not touched."""
     ended: list[Report] = []
+    journal = Journal(pipeline.working_dir)
 
     def note(report: Report) -> None:
         if report.stopped:
             ended.append(report)
+        journal.note(report)
         if watch is not None:
             watch(report)
 
@@ -151,8 +154,12 @@ def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None
     except PipelineStepFailed as failed:
         cause: BaseException | None = failed
         while cause is not None and not isinstance(cause, LeadBoxerError):
+            if isinstance(cause, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
             cause = cause.__cause__
         if cause is None:
             raise
         raise cause from None
+    finally:
+        journal.close()
     return ended[-1] if ended else None

@@ -16,9 +16,10 @@ KEPT = ("users", "sessions", "events", "properties")
 
 def is_complete(desk: Desk, day: date, resource: str = "events") -> bool:
     """The query of the documentation."""
+    next_day = day + timedelta(1)
     [(answer,)] = desk.rows(
         f"SELECT count(*) > 0 FROM load_runs WHERE resource = '{resource}' "
-        f"AND covered_from <= TIMESTAMPTZ '{day}T00:00:00Z' AND covered_to >= TIMESTAMPTZ '{day + timedelta(1)}T00:00:00Z'"
+        f"AND covered_from <= TIMESTAMPTZ '{day}T00:00:00Z' AND covered_to >= TIMESTAMPTZ '{next_day}T00:00:00Z'"
     )
     return bool(answer)
 

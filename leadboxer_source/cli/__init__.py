@@ -18,7 +18,7 @@ from leadboxer_source.cli.sentences import exit_code, sentence
 
 STOPPED_WITH_PROGRESS = 3
 
-COMMANDS = ("sync", "resync", "forget", "sandbox")
+COMMANDS = ("plan", "sync", "status", "resync", "forget", "sandbox")
 """Each is the `command` of the module of its name; they stand in the help in this order."""
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +15,9 @@ import click
 from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.progress import Progress
+from leadboxer_source.journal import Journal
+from leadboxer_source.plan import Plan
+from leadboxer_source.report import Report
 from leadboxer_source.sync import sync
 
 
@@ -27,18 +34,75 @@ from leadboxer_source.sync import sync
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else.")
 def command(*, only: str | None, as_json: bool, **options: Any) -> int:
-    """Load what is not loaded yet, slice by slice."""
+    """Load what is not loaded yet, slice by slice.
+
+    Ctrl-C or SIGTERM ends the slice early and keeps it; a second one stops at once and loses it.
+    """
+    # dlt would abort a load at the first signal; here the second does
+    os.environ.setdefault("RUNTIME__INTERCEPT_SIGNALS", "false")
     place, account = taken_place(options), taken_account(options)
     for name in ("start_date", "end_date"):
         value = options.pop(name)
         if value is not None:
             account[name] = value
-    result = sync(place.pipeline(), only=names(only), watch=None if as_json else Progress(), **options, **account)
+    pipeline = place.pipeline()
+    progress = None if as_json else Progress(_kept_plan(Journal(pipeline.working_dir), only))
+    stop = _Stop(progress)
+    with stop.on_signals(), progress or nullcontext():
+        result = sync(pipeline, only=names(only), watch=stop.watch, **options, **account)
     if as_json:
         runs = [asdict(run) for run in result.runs]
         click.echo(json.dumps({"complete": result.complete, "stopped": result.stopped, "runs": runs}))
     else:
-        requests = ", ".join(f"{count} {endpoint}" for endpoint, count in result.requests.items())
-        how = "All is covered" if result.complete else f"Stopped ({result.stopped}); run it again to go on"
-        click.echo(f"{how}. Requests: {requests or 'none'}.")
+        requests = ", ".join(f"{count:,} {endpoint}" for endpoint, count in result.requests.items())
+        why = "as asked" if result.stopped == "asked" else f"({result.stopped})"
+        how = "All is covered" if result.complete else f"Stopped {why}; run it again to go on"
+        click.echo(f"{how}.\nRequests: {requests or 'none'}.")
     return 0 if result.complete else STOPPED_WITH_PROGRESS
+
+
+class _Stop:
+    """Ends a sync: after what is under way at the first signal, at once at the second."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._asked = False
+        self._report: Report | None = None
+
+    def watch(self, report: Report) -> None:
+        """Passes a report on, and lets its run end if that was asked for."""
+        self._report = report
+        report.stopping = report.stopping or self._asked
+        if self._progress is not None:
+            self._progress(report)
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listens to Ctrl-C and SIGTERM."""
+        before = {}
+        with suppress(ValueError):  # not the main thread: whoever embeds the command line has signals of their own
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, self._signalled)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _signalled(self, *_: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        if self._report is not None:
+            self._report.stopping = True  # also after the slice's last word: then no other begins
+        if self._progress is not None:
+            self._progress.stopping()
+
+
+def _kept_plan(journal: Journal, only: str | None) -> Plan | None:
+    """The plan that was made for this load, if one was."""
+    kept = journal.read().get("plan")
+    # a plan of another version is as good as none
+    with suppress(KeyError, TypeError, ValueError):
+        return Plan.of(kept) if kept and not only else None
+    return None

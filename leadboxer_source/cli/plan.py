@@ -1,0 +1,87 @@
+"""`leadboxer plan`: what a load will take, before it is made."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from leadboxer_source.cli.options import taken_account, taken_place, with_account, with_place
+from leadboxer_source.cli.picture import lasting, minute, moment
+from leadboxer_source.journal import Journal
+from leadboxer_source.plan import Plan, configured, covered_of, make_plan
+
+
+@click.command(epilog="\b\nExample: leadboxer plan --start-date 2026-01-01")
+@with_place
+@with_account
+@click.option("--start-date", help="Plan for users seen since then (UTC).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+def command(*, as_json: bool, **options: Any) -> None:
+    """Tell how many requests and hours a load takes. Sends ten requests at the most."""
+    place, account = taken_place(options), taken_account(options)
+    if options["start_date"] is not None:
+        account["start_date"] = options["start_date"]
+    pipeline = place.pipeline()
+    config = configured(**account)
+    plan = make_plan(config, covered_of(pipeline.state, config.scope))
+    Journal(pipeline.working_dir).keep_plan(plan.as_dict())
+    if as_json:
+        click.echo(json.dumps({name: value for name, value in plan.as_dict().items() if name != "pieces"}))
+    else:
+        show(plan, Console(highlight=False), time.time())
+
+
+def show(plan: Plan, console: Console, now: float) -> None:
+    """Prints a plan.
+
+    Args:
+        plan: The plan.
+        console: Where to.
+        now: Epoch seconds from which a load is taken to begin.
+    """
+    pace = "with no limit to the pace"
+    if plan.rate_limit:
+        requests, seconds = plan.rate_limit
+        pace = f"at {requests} in {lasting(seconds)}"
+    console.print(f"To load who was seen since {minute(plan.since_ms)} UTC, {pace}:\n", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("what", no_wrap=True)
+    for name in ("users", "listing", "sessions", "events", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("done by", no_wrap=True)
+    for estimate in plan.estimates:
+        counts = (estimate.requests.get(endpoint, 0) for endpoint in ("leads", "sessions", "events"))
+        took = estimate.seconds
+        table.add_row(
+            estimate.what,
+            f"{estimate.users:,}",
+            *(f"{count:,}" if count else "-" for count in counts),
+            "?" if took is None else lasting(took),
+            "" if took is None else moment(now + took, now),
+        )
+    console.print(table)
+    console.print(f"\n{sureness(plan)}")
+    for estimate in plan.estimates:
+        if estimate.how:
+            console.print(f"  {estimate.what + ':':<17}{estimate.how}")
+
+
+def sureness(plan: Plan) -> str:
+    """Says how sure a plan is."""
+    users = plan.estimates[0].users
+    told = f"How sure: {plan.listed_users:,} of {users:,} users were listed, {plan.spent} requests spent"
+    if plan.listed_users >= users:
+        told += "; nothing is guessed but the listing's own cost."
+    else:
+        told += (
+            f";\n{plan.listed_ms / max(plan.span_ms, 1):.0%} of the time was looked at, the rest is taken to be as its "
+            f"neighbours: within {max(plan.doubt, 0.01):.0%}."
+        )
+    if users and not plan.visits_told:
+        told += "\nThe listing does not tell how many visits a user has; one is assumed: events will be more."
+    return told

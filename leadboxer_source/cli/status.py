@@ -1,0 +1,294 @@
+"""`leadboxer status`: what is covered, what is missing, and what it took."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import dlt
+from rich.console import Console
+from rich.table import Table
+
+from leadboxer_source.cli.options import Place, taken_place, with_place
+from leadboxer_source.cli.picture import bar, between, lasting, minute, moment, percent, share
+from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
+from leadboxer_source.journal import Journal
+from leadboxer_source.plan import Plan
+from leadboxer_source.rows import instant
+from leadboxer_source.slice import COVERED
+from leadboxer_source.state import KEY, SetAside, remember
+
+_RUNS = 5
+_HOLES = 5
+_FIGURES = ("requests", "refusals", "waited_seconds")
+
+
+class Scope(NamedTuple):
+    """One dataset under its listing filters: what each resource covers since when, and what was set aside."""
+
+    name: str
+    span: Stretch
+    covered: dict[str, Coverage]
+    set_aside: dict[str, SetAside]
+
+
+@click.command(epilog="\b\nExample: leadboxer status --db leadboxer.duckdb")
+@with_place
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+def command(*, as_json: bool, **options: Any) -> None:
+    """Show what is covered, what is missing and what it took. Sends nothing, also while a load runs."""
+    place = taken_place(options)
+    pipeline = place.pipeline()
+    journal = Journal(pipeline.working_dir)
+    kept, running, now = journal.read(), journal.running(), time.time()
+    scopes = scopes_of(_state(pipeline, place), kept, int(now * 1000))
+    # whoever opens a DuckDB file keeps a load from writing it
+    runs = (None if running else _loaded_runs(pipeline, place)) or [_told_run(run) for run in kept.get("runs", [])]
+    plan = _plan_of(kept)
+    if as_json:
+        click.echo(json.dumps(as_dict(scopes, runs, running, plan, kept.get("spent"))))
+    else:
+        show(Console(highlight=False), scopes, runs[-_RUNS:], running, now)
+        show_plan(Console(highlight=False), plan, kept.get("spent"), scopes, now)
+
+
+def scopes_of(state: Mapping[str, Any], kept: Mapping[str, Any], now_ms: int) -> list[Scope]:
+    """Reads a pipeline's state.
+
+    Args:
+        state: Of the pipeline.
+        kept: Its journal, which knows from when on users were wanted.
+        now_ms: Epoch milliseconds.
+    """
+    resources = state.get("sources", {}).get("leadboxer", {}).get("resources", {})
+    names = sorted({scope for name in COVERED for scope in resources.get(name, {}).get(KEY, {}).get("scopes", {})})
+    scopes = []
+    for name in names:
+        memories = {resource: remember(resources.get(resource, {}), name) for resource in COVERED}
+        covered = {resource: memory.covered for resource, memory in memories.items()}
+        oldest = min((found[0].lo for found in covered.values() if found), default=now_ms)
+        wanted = [run["since_ms"] for run in kept.get("runs", []) if run["scope"] == name]
+        span = Stretch(min([oldest, *wanted[-1:]]), now_ms)
+        scopes.append(Scope(name, span, covered, {r: m.set_aside for r, m in memories.items() if m.set_aside}))
+    return scopes
+
+
+def show(
+    console: Console,
+    scopes: Sequence[Scope],
+    runs: Sequence[dict[str, Any]],
+    running: dict[str, Any] | None,
+    now: float,
+) -> None:
+    """Prints what is covered and the last runs."""
+    if not scopes:
+        console.print("Nothing is loaded yet; `leadboxer plan` tells what it would take, `leadboxer sync` begins.")
+    for scope in scopes:
+        _show_scope(console, scope)
+    if runs:
+        console.print(_table(runs))
+    if running:
+        began = moment(running["started_ms"] / 1000, now)
+        doing = "is writing what it read" if running["stopped"] else f"has read {running['handed']:,} users"
+        requests = sum(running["requests"].values())
+        console.print(f"\nA load is under way: its slice of {began} {doing} with {requests:,} requests.")
+        if not running["stopped"] and running["waiting_until"] > now + 1:
+            console.print(f"It waits for quota for {lasting(running['waiting_until'] - now)}.")
+
+
+def _show_scope(console: Console, scope: Scope) -> None:
+    plain = not console.encoding.lower().startswith("utf")
+    width = max(10, min(console.width, 100) - 20)
+    edges = f"{instant(scope.span.lo):%Y-%m-%d}", "now"
+    console.print(f"Dataset {scope.name}, by last activity (UTC)\n", soft_wrap=True)
+    console.print(f"{'':<11}{edges[0]}{edges[1]:>{width - len(edges[0])}}")
+    for resource, covered in scope.covered.items():
+        drawn = bar(covered, scope.span, width, plain=plain)
+        console.print(f"{resource:<11}[green]{drawn}[/] {percent(_shown(share(covered, scope.span))):>7}")
+    found = missing(scope)
+    console.print()
+    for hole, whose in found[:_HOLES]:
+        console.print(f"missing    {between(hole)}: {whose}", soft_wrap=True)
+    if len(found) > _HOLES:
+        console.print(f"           and {len(found) - _HOLES} more (--json lists all)")
+    for resource, failures in scope.set_aside.items():
+        since = min(entry["since"] for entry in failures.values())
+        console.print(
+            f"set aside  {resource} of {len(failures)}, since {minute(since)}; tried first in the next run",
+            soft_wrap=True,
+        )
+    if found or scope.set_aside:
+        console.print()
+
+
+def _shown(part: float) -> float:
+    """The last minutes are never covered: events take a while to become visible."""
+    return 1.0 if part > 0.99995 else part
+
+
+def missing(scope: Scope) -> list[tuple[Stretch, str]]:
+    """Returns the holes, newest first, each with the resources that it is a hole of."""
+    found: dict[Stretch, list[str]] = {}
+    for resource, covered in scope.covered.items():
+        if covered:
+            for hole in holes(covered, scope.span.lo, scope.span.hi):
+                found.setdefault(hole, []).append(resource)
+    never = [resource for resource, covered in scope.covered.items() if not covered]
+    told = [(hole, "all" if len(names) == len(COVERED) else ", ".join(names)) for hole, names in found.items()]
+    return sorted(told, reverse=True) + ([(scope.span, f"{', '.join(never)} (never loaded)")] if never else [])
+
+
+def _table(runs: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("last runs (UTC)", no_wrap=True)
+    for name in ("took", "requests", "refused", "waited", "failures"):
+        table.add_column(name, justify="right")
+    table.add_column("ended by", no_wrap=True)
+    for run in runs:
+        figures = run["resources"].values()
+        requests, refusals, waited = (sum(figure.get(name) or 0 for figure in figures) for name in _FIGURES)
+        table.add_row(
+            minute(run["started_ms"]),
+            lasting((run["ended_ms"] - run["started_ms"]) / 1000),
+            f"{requests:,}",
+            f"{refusals:,}",
+            lasting(waited),
+            f"{run['failures']:,}",
+            run["stopped"],
+        )
+    return table
+
+
+def show_plan(
+    console: Console, plan: Plan | None, spent: dict[str, Any] | None, scopes: Sequence[Scope], now: float
+) -> None:
+    """Prints what was planned beside what it took."""
+    scope = next((scope for scope in scopes if plan and scope.name == plan.scope), None)
+    if plan is None or spent is None or not spent["requests"] or scope is None:
+        return
+    covered = clip(common(list(scope.covered.values())), plan.since_ms, plan.made_ms)
+    wanted, remaining = plan.estimates[0], plan.remaining(covered)
+    left = plan.seconds_left(covered)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("plan", "requests", "listing", "sessions", "events", "time"):
+        table.add_column(name, justify="left" if name == "plan" else "right", no_wrap=True)
+    table.add_row(f"made {minute(plan.made_ms)}", *_amounts(wanted.requests, wanted.seconds))
+    table.add_row("took so far" if left else "took", *_amounts(spent["requests"], spent["seconds"]))
+    if left:
+        table.add_row("left, about", "", "", *(f"{count:,.0f}" for count in remaining.values()), lasting(left))
+    else:
+        off = (sum(spent["requests"].values()) / max(1, sum(wanted.requests.values())) - 1) * 100
+        longer = f"{(spent['seconds'] / wanted.seconds - 1) * 100:+.0f} %" if wanted.seconds else ""
+        table.add_row("difference", f"{off:+.0f} %", "", "", "", longer)
+    console.print()
+    console.print(table)
+    if left:
+        console.print(f"Without a break it is done {moment(now + left, now)}.")
+
+
+def _amounts(requests: Mapping[str, int], seconds: float | None) -> list[str]:
+    each = [requests.get(endpoint, 0) for endpoint in ("leads", "sessions", "events")]
+    return [f"{count:,}" for count in (sum(requests.values()), *each)] + ["" if seconds is None else lasting(seconds)]
+
+
+def as_dict(
+    scopes: Sequence[Scope],
+    runs: Sequence[dict[str, Any]],
+    running: dict[str, Any] | None,
+    plan: Plan | None,
+    spent: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Returns the same for machines; instants are epoch milliseconds."""
+    told = [
+        {
+            "scope": scope.name,
+            "since_ms": scope.span.lo,
+            "covered": scope.covered,
+            "missing": {name: holes(covered, *scope.span) for name, covered in scope.covered.items()},
+            "set_aside": scope.set_aside,
+        }
+        for scope in scopes
+    ]
+    planned = None
+    if plan is not None:
+        planned = {
+            "made_ms": plan.made_ms,
+            "requests": plan.estimates[0].requests,
+            "seconds": plan.estimates[0].seconds,
+        }
+    return {"scopes": told, "runs": list(runs), "running": running, "plan": planned, "spent": spent}
+
+
+def _state(pipeline: dlt.Pipeline, place: Place) -> Mapping[str, Any]:
+    """The pipeline's state: what is on this machine, else what the destination keeps."""
+    state: Mapping[str, Any] = pipeline.state
+    if not state.get("sources") and _can_be_opened(place):
+        with suppress(Exception):  # a destination that cannot be reached has nothing to tell
+            pipeline.sync_destination()
+            state = pipeline.state
+    return state
+
+
+def _can_be_opened(place: Place) -> bool:
+    """Opening a DuckDB file that is not there would make one."""
+    return place.destination != "duckdb" or Path(place.db or "leadboxer.duckdb").exists()
+
+
+def _loaded_runs(pipeline: dlt.Pipeline, place: Place) -> list[dict[str, Any]]:
+    """The last runs as the destination knows them, also those of other machines; none if it cannot be read."""
+    if not _can_be_opened(place):
+        return []
+    with suppress(Exception), pipeline.sql_client() as sql:  # locked, unreachable, or loaded by an older version
+        names = ("run_id", "resource", "started_at", "ended_at", "stopped", "rows_read", "failures", *_FIGURES)
+        table = sql.make_qualified_table_name("load_runs")
+        found = sql.execute_sql(
+            f"SELECT {', '.join(names)} FROM {table} WHERE stretch <= 1 "  # noqa: S608 - names of our own
+            f"ORDER BY started_at DESC, run_id LIMIT {4 * _RUNS}"
+        )
+        runs: dict[str, dict[str, Any]] = {}
+        for row in reversed(found or ()):
+            run_id, resource, started, ended, stopped, rows, failures, *figures = row
+            run = runs.setdefault(
+                run_id,
+                {
+                    "started_ms": round(started.timestamp() * 1000),
+                    "ended_ms": round(ended.timestamp() * 1000),
+                    "stopped": stopped,
+                    "failures": 0,
+                    "resources": {},
+                },
+            )
+            run["failures"] += failures or 0
+            run["resources"][resource] = {"rows_read": rows, **dict(zip(_FIGURES, figures, strict=True))}
+        return list(runs.values())
+    return []
+
+
+def _told_run(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as the journal knows it, in the same form."""
+    endpoints = {"users": "leads", "sessions": "sessions", "events": "events"}
+    return {
+        "started_ms": report["started_ms"],
+        "ended_ms": report["ended_ms"],
+        "stopped": report["stopped"],
+        "failures": report["set_aside"],
+        "resources": {
+            name: {
+                "rows_read": report["loaded"].get(name, 0),
+                **{figure: report[figure].get(endpoint, 0) for figure in _FIGURES},
+            }
+            for name, endpoint in endpoints.items()
+        },
+    }
+
+
+def _plan_of(kept: Mapping[str, Any]) -> Plan | None:
+    # a plan of another version is as good as none
+    with suppress(KeyError, TypeError, ValueError):
+        return Plan.of(kept["plan"])
+    return None

@@ -1,0 +1,79 @@
+"""What is kept beside a pipeline's working files: the plan, the last runs, and the run that is under way.
+
+It is there to be looked at while a load runs, when a DuckDB file is locked. Nothing depends on it: what is loaded is
+in dlt's state alone, and a lost journal is an empty one.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from leadboxer_source.report import Report
+
+_RUNS = 20
+_WRITE_SECONDS = 2.0
+_STALE_SECONDS = 120.0
+
+
+class Journal:
+    """The journal of one pipeline.
+
+    Args:
+        folder: The pipeline's working directory.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder) / "leadboxer.json"
+        self._written_at = 0.0
+
+    def read(self) -> dict[str, Any]:
+        """Returns what was kept: `plan`, `spent` since it was made, `runs` (newest last) and `now`."""
+        with suppress(OSError, orjson.JSONDecodeError):
+            kept = orjson.loads(self._path.read_bytes())
+            if isinstance(kept, dict):
+                return kept
+        return {}
+
+    def running(self) -> dict[str, Any] | None:
+        """Returns the report of the run that is under way, if one was heard of lately."""
+        now = self.read().get("now")
+        return now["report"] if now and time.time() - now["at"] < _STALE_SECONDS else None
+
+    def keep_plan(self, plan: dict[str, Any]) -> None:
+        """Keeps a plan, and counts from now on what is spent."""
+        self._write({**self.read(), "plan": plan, "spent": {"requests": {}, "seconds": 0.0}})
+
+    def note(self, report: Report) -> None:
+        """Keeps how a run goes, and that it went."""
+        if not report.stopped and time.monotonic() - self._written_at < _WRITE_SECONDS:
+            return
+        self._written_at = time.monotonic()
+        kept, told = self.read(), asdict(report)
+        if report.stopped:
+            kept["runs"] = [*kept.get("runs", []), told][-_RUNS:]
+            if "plan" in kept:
+                spent = kept["spent"]
+                for endpoint, count in report.requests.items():
+                    spent["requests"][endpoint] = spent["requests"].get(endpoint, 0) + count
+                spent["seconds"] += (report.ended_ms - report.started_ms) / 1000
+        self._write({**kept, "now": {"at": time.time(), "report": told}})
+
+    def close(self) -> None:
+        """Notes that no run is under way."""
+        kept = self.read()
+        if kept.pop("now", None) is not None:
+            self._write(kept)
+
+    def _write(self, kept: dict[str, Any]) -> None:
+        # a disk that is full or cannot be written will be told by the load itself
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            new = self._path.with_suffix(".new")
+            new.write_bytes(orjson.dumps(kept, default=list))
+            new.replace(self._path)
