@@ -72,15 +72,24 @@ class Piece(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """A stretch in which everybody was listed."""
+    """A stretch in which everybody was listed; `cut` counts its ends that lie at a user, because the page was full."""
 
     stretch: Stretch
     seen: list[Seen]
+    cut: int
 
     @property
     def density(self) -> float:
         """Users in a millisecond."""
-        return len(self.seen) / (self.stretch.hi - self.stretch.lo)
+        # a stretch that ends where a user is seen holds more than its share
+        return max(len(self.seen) - self.cut, 0) / (self.stretch.hi - self.stretch.lo)
+
+
+class Point(NamedTuple):
+    """A density (users in a millisecond) and the age at which it was found, in milliseconds."""
+
+    age: float
+    density: float
 
 
 class Survey:
@@ -173,7 +182,8 @@ class Survey:
         if is_chain:
             self._token, self._reached = (None if whole else page.token), lo
         if lo < top:
-            self._listed.append(_Listed(Stretch(lo, top), [user for user in seen if lo <= user.last_ms < top]))
+            cut = 0 if whole else 1 if is_chain else 2
+            self._listed.append(_Listed(Stretch(lo, top), [user for user in seen if lo <= user.last_ms < top], cut))
             self._listed.sort(key=lambda part: part.stretch)
 
     def pieces(self) -> list[Piece]:
@@ -199,19 +209,24 @@ class Survey:
         after = [part for part in self._listed if part.stretch.lo >= gap.hi]
         return (before[-1] if before else None), (after[0] if after else None)
 
-    def _borders(self, gap: Stretch) -> tuple[float, float]:
-        """Density at the older and at the newer end."""
+    def _borders(self, gap: Stretch) -> tuple[Point, Point]:
+        """What is known of the density at the newer and at the older end."""
+        now = self._spans[-1].hi
         before, after = self._neighbours(gap)
-        known = [part.density for part in (before, after) if part]
-        return (before.density if before else known[0]), (after.density if after else known[-1])
+        known = [
+            Point(now - (part.stretch.lo + part.stretch.hi) / 2, part.density) for part in (after, before) if part
+        ]
+        return known[0], known[-1]
 
-    def _estimate(self, gap: Stretch) -> float:
-        older, newer = self._borders(gap)
-        return between(older, newer, 0.0, 1.0) * (gap.hi - gap.lo)
+    def _estimate(self, gap: Stretch, within: Stretch | None = None) -> float:
+        """Users in a gap, or in a part of it."""
+        now, part = self._spans[-1].hi, within or gap
+        newer, older = self._borders(gap)
+        return users_between(newer, older, now - gap.hi, now - gap.lo, now - part.hi, now - part.lo)
 
     def _doubt(self, gap: Stretch) -> float:
         """By how many users the estimate may be wrong: as if either border's density held all the way."""
-        older, newer = self._borders(gap)
+        newer, older = (border.density for border in self._borders(gap))
         if None in self._neighbours(gap):
             return max(older, newer) * (gap.hi - gap.lo)
         return abs(older - newer) / 2 * (gap.hi - gap.lo)
@@ -248,12 +263,12 @@ class Survey:
         if not near:
             return []
         alike = self._piece(gap, near)
-        (older, newer), length = self._borders(gap), gap.hi - gap.lo
+        length = gap.hi - gap.lo
         step = max(DAY_MS, length // _CUTS + 1)
         found = []
         for start in range(gap.lo, gap.hi, step):
             span = Stretch(start, min(start + step, gap.hi))
-            users = between(older, newer, (span.lo - gap.lo) / length, (span.hi - gap.lo) / length) * length * scale
+            users = self._estimate(gap, span) * scale
             each = users / len(near)
             doubt = 0.0 if known else self._doubt(gap) * (span.hi - span.lo) / length
             visits, companies, theirs = alike.visits * each, alike.companies * each, alike.company_visits * each
@@ -270,15 +285,27 @@ class Survey:
         return 1 + (visits - 2) * (user.last_ms - below) / (user.last_ms - user.first_ms)
 
 
-def between(older: float, newer: float, start: float, end: float) -> float:
-    """Integrates a density over a part of the way from one border to the other, `0 <= start < end <= 1`.
+def users_between(newer: Point, older: Point, youngest: float, oldest: float, young: float, old: float) -> float:
+    """Integrates the density of last visits over a part of a gap between two listed stretches.
 
-    It falls with age as people come back: steeply first. So it goes down exponentially, or in a line where one is 0.
+    It falls with age, as people come back: steeply first. So it is taken for a power of the age, or for a line where
+    one of the densities is 0.
+
+    Args:
+        newer: The listed stretch after the gap.
+        older: The one before it.
+        youngest: Age at which the gap begins.
+        oldest: Age at which it ends.
+        young: Age at which the part begins.
+        old: Age at which it ends.
     """
-    if min(older, newer) <= 0 or math.isclose(older, newer):
-        return (end - start) * (older + (newer - older) * (start + end) / 2)
-    slope = math.log(newer / older)
-    return older * (math.exp(slope * end) - math.exp(slope * start)) / slope
+    if min(newer.density, older.density) <= 0 or older.age <= newer.age:
+        middle = ((young + old) / 2 - youngest) / max(1, oldest - youngest)
+        return (old - young) * (newer.density + (older.density - newer.density) * middle)
+    power = math.log(older.density / newer.density) / math.log(older.age / newer.age)
+    power = min(max(power, -0.9), 2.0)
+    factor = newer.density / newer.age**power / (power + 1)
+    return factor * (old ** (power + 1) - young ** (power + 1))
 
 
 def seen_of(record: dict[str, object]) -> Seen | None:

@@ -1,0 +1,213 @@
+"""A plan asks for ten pages at the most and comes close to what the load then costs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadboxer_source import sync
+from leadboxer_source.cli import main
+from leadboxer_source.client import Page
+from leadboxer_source.coverage import Stretch, add
+from leadboxer_source.errors import ConfigurationInvalid
+from leadboxer_source.plan import Plan, covered_of, make_plan
+from leadboxer_source.sandbox import World
+from leadboxer_source.settings import DAY_MS, RateLimit, Settings, parse_instant
+from leadboxer_source.survey import MOST_REQUESTS, Survey
+from tests.conftest import NOW_MS, Desk
+
+CLOSE = 0.15
+
+
+def planned(desk: Desk, covered: Any = (), **settings: Any) -> Plan:
+    desk.server.clear_requests()
+    account = Settings(desk.world.site, desk.server.key, desk.server.url, RateLimit(10, 60.0), ":memory:", **settings)
+    plan = make_plan(account, covered, clock=desk.clock)
+    assert set(desk.requests()) <= {"leads"}
+    assert desk.requests()["leads"] == plan.spent <= MOST_REQUESTS
+    return plan
+
+
+def needed(world: World, since_ms: int = 0, kind: str = "") -> dict[str, int]:
+    """What a first load has to ask for, by the world itself."""
+    users = [
+        user for user in world.user_ids() if world.last_ms(user) >= since_ms and (not kind or world.kind(user) == kind)
+    ]
+    return {"sessions": len(users), "events": sum(len(world.session_records(user) or ()) for user in users)}
+
+
+def of_children(plan: Plan, what: str = "everything") -> dict[str, int]:
+    [estimate] = [estimate for estimate in plan.estimates if estimate.what == what]
+    return {name: count for name, count in estimate.requests.items() if name != "leads"}
+
+
+def test_what_fits_on_ten_pages_is_planned_exactly(desk: Desk) -> None:
+    plan = planned(desk)
+    assert of_children(plan) == needed(desk.world)
+    assert plan.listed_users == len(desk.world.user_ids())
+    assert plan.doubt == 0
+    assert plan.visits_told
+
+
+@pytest.mark.parametrize(
+    ("world", "reading"),
+    [
+        ({"users": 3_000, "days": 90}, {}),
+        ({"users": 20_000, "days": 300}, {}),
+        ({"users": 20_000, "days": 300}, {"show_total": True}),
+        ({"users": 20_000, "days": 300, "sessions_per_user": 1}, {"envelope": "legacy"}),
+        ({"users": 20_000, "days": 300}, {"range_end": "exclusive", "ignores_time_zone": True}),
+        ({"users": 2_000, "days": 200}, {"max_limit": 50}),
+        ({"users": 2_000, "days": 200}, {"max_limit": 50, "limit_rule": "reject"}),
+        ({"users": 5_000, "all_in_one_day": True}, {}),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_estimated_within_15_percent(
+    desk: Desk, world: dict[str, Any], reading: dict[str, Any]
+) -> None:
+    desk.with_world(World(seed=7, now_ms=NOW_MS, **world)).reading(**reading)
+    plan, truth = planned(desk), needed(desk.world)
+    assert of_children(plan) == {name: pytest.approx(count, rel=CLOSE) for name, count in truth.items()}
+    # and it knows how far off it may be
+    assert abs(plan.estimates[0].users / truth["sessions"] - 1) <= max(plan.doubt, 0.02)
+
+
+def test_cheaper_ways_are_estimated_too(desk: Desk) -> None:
+    desk.with_world(World(seed=7, users=800, days=200, now_ms=NOW_MS))
+    plan = planned(desk)
+    today = NOW_MS // DAY_MS
+    for days in (30, 90):
+        truth = needed(desk.world, (today - days) * DAY_MS)
+        assert of_children(plan, f"last {days} days") == {
+            name: pytest.approx(count, rel=CLOSE) for name, count in truth.items()
+        }
+    assert of_children(plan, "companies only") == needed(desk.world, kind="company")
+    assert of_children(plan, "users only") == {}
+    desk.load(only=("users",))
+    [users_only] = [estimate for estimate in plan.estimates if estimate.what == "users only"]
+    assert users_only.requests["leads"] == pytest.approx(desk.requests()["leads"], abs=5)
+
+
+@pytest.mark.parametrize(("users", "sessions_per_user"), [(150, 1.5), (400, 3)])
+def test_the_load_then_takes_as_many_requests_and_hours(desk: Desk, users: int, sessions_per_user: float) -> None:
+    desk.with_world(
+        World(seed=3, users=users, days=90, now_ms=NOW_MS, sessions_per_user=sessions_per_user), rate_limit="10/minute"
+    )
+    plan = planned(desk)
+    desk.clock.advance(60)
+    began = desk.clock.time()
+    result = sync(
+        desk.pipeline(),
+        site=desk.world.site,
+        api_key=desk.server.key,
+        base_url=desk.server.url,
+        limiter_store=":memory:",
+        clock=desk.clock,
+    )
+    assert result.complete
+    [everything] = plan.estimates[:1]
+    assert sum(everything.requests.values()) == pytest.approx(sum(result.requests.values()), rel=CLOSE)
+    assert everything.seconds == pytest.approx(desk.clock.time() - began, rel=CLOSE)
+
+
+def test_what_is_loaded_costs_nothing_more(desk: Desk) -> None:
+    desk.load(max_requests=60, chunk_size=5)
+    rest = planned(desk, covered_of(desk.pipeline().state, desk.world.site))
+    desk.load()
+    actual = {name: count for name, count in desk.requests().items() if name != "leads"}
+    assert of_children(rest) == {name: pytest.approx(count, abs=2) for name, count in actual.items()}
+    assert [estimate.what for estimate in rest.estimates if estimate.what == "companies only"] == []
+    nothing = planned(desk, covered_of(desk.pipeline().state, desk.world.site))
+    assert sum(of_children(nothing).values()) <= 2
+
+
+def test_a_returned_user_costs_the_new_visit_only(desk: Desk) -> None:
+    desk.with_world(World(seed=2, users=12, days=100, now_ms=NOW_MS, sessions_per_user=9))
+    desk.load()
+    desk.clock.advance(86_400 * 3)
+    desk.world.return_user(max(desk.world.user_ids(), key=desk.world.last_ms), desk.now_ms - 900_000)
+    plan = planned(desk, covered_of(desk.pipeline().state, desk.world.site))
+    assert of_children(plan)["sessions"] == 1
+    assert 1 <= of_children(plan)["events"] <= 2
+
+
+def test_the_rest_of_a_load_is_told_from_its_coverage(desk: Desk) -> None:
+    plan = planned(desk)
+    everything = of_children(plan)
+    assert plan.remaining([]) == {name: pytest.approx(count, abs=1) for name, count in everything.items()}
+    assert plan.remaining([Stretch(plan.since_ms, plan.made_ms)]) == {"sessions": 0, "events": 0}
+    desk.load(max_requests=60, chunk_size=5)
+    done = {name: desk.requests()[name] for name in everything}
+    left = plan.remaining(covered_of(desk.pipeline().state, desk.world.site))
+    for name, count in everything.items():
+        assert done[name] + left[name] == pytest.approx(count, abs=0.15 * count)
+
+
+def test_a_plan_comes_back_from_json_as_it_was(desk: Desk) -> None:
+    plan = planned(desk)
+    assert Plan.of(json.loads(json.dumps(plan.as_dict()))) == plan
+
+
+def test_nobody_there_is_no_work(desk: Desk) -> None:
+    desk.with_world(World(users=0, now_ms=NOW_MS))
+    plan = planned(desk)
+    assert of_children(plan) == {"sessions": 0, "events": 0}
+    assert plan.estimates[0].seconds == 0
+
+
+def test_a_start_in_the_future_cannot_be_planned(desk: Desk) -> None:
+    with pytest.raises(ConfigurationInvalid, match="in the future"):
+        planned(desk, start_ms=parse_instant("2031-01-01", "start_date"))
+
+
+def test_the_command_prints_requests_hours_and_how_sure_it_is(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
+    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
+    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["plan"]) == 0
+    told = capsys.readouterr().out
+    assert "everything" in told
+    assert "40 of 40 users were listed" in told
+    assert max(map(len, told.splitlines())) <= 80
+    assert main(["plan", "--json", "--start-date", "2026-11-10"]) == 0
+    assert json.loads(capsys.readouterr().out)["estimates"][0]["what"] == "everything"
+
+
+@given(
+    st.lists(st.integers(0, 40 * DAY_MS - 1), max_size=60, unique=True),
+    st.integers(1, 12),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 8)), max_size=3),
+)
+def test_a_survey_ends_and_its_pieces_lie_side_by_side_in_what_is_to_be_loaded(
+    times: list[int], page_size: int, stretches: list[tuple[int, int]]
+) -> None:
+    spans = add([], [Stretch(lo * DAY_MS, (lo + days) * DAY_MS) for lo, days in stretches]) or [Stretch(0, 40 * DAY_MS)]
+    survey = Survey(spans, [], page_size)
+    served: dict[str, list[int]] = {}
+    while (ask := survey.next()) is not None:
+        if ask.token is None:
+            rest = sorted((at for at in times if ask.asked.lo <= at < ask.asked.hi), reverse=True)
+        else:
+            rest = served[ask.token]
+        served["on"] = rest[page_size:]
+        users = [{"use_id": f"{at}.1", "lastEvent": at, "total_number_visits": 2} for at in rest[:page_size]]
+        survey.add(ask, Page(users, "on", None, None))
+    assert survey.spent <= MOST_REQUESTS
+    pieces = survey.pieces()
+    assert sum(piece.stretch.hi - piece.stretch.lo for piece in pieces) == sum(span.hi - span.lo for span in spans)
+    assert add([], [piece.stretch for piece in pieces]) == spans
+    wanted = [at for at in times if any(lo <= at < hi for lo, hi in spans)]
+    listed = [piece for piece in pieces if piece.listed]
+    assert all(piece.users >= 0 and piece.visits >= 0 for piece in pieces)
+    assert sum(piece.users for piece in listed) <= len(wanted)
+    if len(listed) == len(pieces):
+        assert sum(piece.users for piece in pieces) == len(wanted)
+        assert sum(piece.visits for piece in pieces) == 2 * len(wanted)
