@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import memory, paced, peers, sandbox, throughput
+from benchmarks import memory, paced, peers, plan, sandbox, throughput
 from benchmarks.table import Figure, Measured, show, write
 
 BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
     "throughput": throughput.figures,
     "peers": peers.figures,
     "paced": paced.figures,
+    "plan": plan.figures,
 }
 
 

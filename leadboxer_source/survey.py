@@ -213,9 +213,7 @@ class Survey:
         """What is known of the density at the newer and at the older end."""
         now = self._spans[-1].hi
         before, after = self._neighbours(gap)
-        known = [
-            Point(now - (part.stretch.lo + part.stretch.hi) / 2, part.density) for part in (after, before) if part
-        ]
+        known = [Point(now - (part.stretch.lo + part.stretch.hi) / 2, part.density) for part in (after, before) if part]
         return known[0], known[-1]
 
     def _estimate(self, gap: Stretch, within: Stretch | None = None) -> float:
@@ -304,8 +302,8 @@ def users_between(newer: Point, older: Point, youngest: float, oldest: float, yo
         return (old - young) * (newer.density + (older.density - newer.density) * middle)
     power = math.log(older.density / newer.density) / math.log(older.age / newer.age)
     power = min(max(power, -0.9), 2.0)
-    factor = newer.density / newer.age**power / (power + 1)
-    return factor * (old ** (power + 1) - young ** (power + 1))
+    factor = newer.density / math.pow(newer.age, power) / (power + 1)
+    return factor * (math.pow(old, power + 1) - math.pow(young, power + 1))
 
 
 def seen_of(record: dict[str, object]) -> Seen | None:

@@ -116,6 +116,8 @@ def _show_scope(console: Console, scope: Scope) -> None:
         console.print(f"missing    {between(hole)}: {whose}", soft_wrap=True)
     if len(found) > _HOLES:
         console.print(f"           and {len(found) - _HOLES} more (--json lists all)")
+    if never := [resource for resource, covered in scope.covered.items() if not covered]:
+        console.print(f"missing    {', '.join(never)}: never loaded")
     for resource, failures in scope.set_aside.items():
         since = min(entry["since"] for entry in failures.values())
         console.print(
@@ -132,15 +134,14 @@ def _shown(part: float) -> float:
 
 
 def missing(scope: Scope) -> list[tuple[Stretch, str]]:
-    """Returns the holes, newest first, each with the resources that it is a hole of."""
+    """Returns the holes of what was ever loaded, newest first, each with the resources that it is a hole of."""
     found: dict[Stretch, list[str]] = {}
     for resource, covered in scope.covered.items():
         if covered:
             for hole in holes(covered, scope.span.lo, scope.span.hi):
                 found.setdefault(hole, []).append(resource)
-    never = [resource for resource, covered in scope.covered.items() if not covered]
     told = [(hole, "all" if len(names) == len(COVERED) else ", ".join(names)) for hole, names in found.items()]
-    return sorted(told, reverse=True) + ([(scope.span, f"{', '.join(never)} (never loaded)")] if never else [])
+    return sorted(told, reverse=True)
 
 
 def _table(runs: Sequence[dict[str, Any]]) -> Table:
@@ -173,14 +174,15 @@ def show_plan(
         return
     covered = clip(common(list(scope.covered.values())), plan.since_ms, plan.made_ms)
     wanted, remaining = plan.estimates[0], plan.remaining(covered)
-    left = plan.seconds_left(covered)
+    unread, left = sum(remaining.values()) >= 1, plan.seconds_left(covered)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("plan", "requests", "listing", "sessions", "events", "time"):
         table.add_column(name, justify="left" if name == "plan" else "right", no_wrap=True)
     table.add_row(f"made {minute(plan.made_ms)}", *_amounts(wanted.requests, wanted.seconds))
-    table.add_row("took so far" if left else "took", *_amounts(spent["requests"], spent["seconds"]))
-    if left:
-        table.add_row("left, about", "", "", *(f"{count:,.0f}" for count in remaining.values()), lasting(left))
+    table.add_row("took so far" if unread else "took", *_amounts(spent["requests"], spent["seconds"]))
+    if unread:
+        each = (f"{count:,.0f}" for count in remaining.values())
+        table.add_row("left, about", "", "", *each, lasting(left) if left else "")
     else:
         off = (sum(spent["requests"].values()) / max(1, sum(wanted.requests.values())) - 1) * 100
         longer = f"{(spent['seconds'] / wanted.seconds - 1) * 100:+.0f} %" if wanted.seconds else ""

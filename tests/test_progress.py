@@ -1,0 +1,158 @@
+"""A person sees how a sync goes, a log stays alive, and a signal ends it with what was read."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from leadboxer_source import Report
+from leadboxer_source.cli.picture import EMPTY, FULL, PART, STAGED, bar, lasting, percent
+from leadboxer_source.cli.progress import Progress, describe, picture
+from leadboxer_source.coverage import Stretch
+from leadboxer_source.sandbox import World
+from tests.conftest import NOW_MS, Desk
+
+DAY_MS = 86_400_000
+
+
+def report(**told: object) -> Report:
+    made = Report(since_ms=NOW_MS - 100 * DAY_MS, started_ms=NOW_MS - 600_000, scope="site")
+    made.covered = [Stretch(NOW_MS - 60 * DAY_MS, NOW_MS - 10 * DAY_MS)]
+    made.staged = [Stretch(NOW_MS - 5 * DAY_MS, NOW_MS)]
+    made.handed, made.listed = 120, 480
+    made.loaded, made.asked = {"sessions": 200, "events": 700}, {"sessions": 118, "events": 230}
+    made.requests = {"leads": 3, "sessions": 118, "events": 221}
+    for name, value in told.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_a_bar_is_full_only_where_all_is_covered() -> None:
+    span = Stretch(0, 100)
+    assert bar([Stretch(20, 45)], span, 10, [Stretch(60, 100)]) == EMPTY * 2 + FULL * 2 + PART + EMPTY + STAGED * 4
+    assert bar([Stretch(20, 45)], span, 10, plain=True) == "..##+....."
+    assert bar([span], span, 7) == FULL * 7
+    assert bar([], span, 7) == EMPTY * 7
+    assert percent(0.99999) == "99.9 %"
+    assert [lasting(seconds) for seconds in (40, 600, 12_000, 184_000, 1_209_600)] == [
+        "40 s",
+        "10 min",
+        "3 h 20 min",
+        "51 h",
+        "14 days",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_picture_fits_a_terminal_of_80_columns(encoding: str) -> None:
+    written = io.BytesIO()
+    console = Console(width=80, force_terminal=True, file=io.TextIOWrapper(written, encoding), highlight=False)
+    told = report(waiting_until=NOW_MS / 1000 + 41, set_aside=2, requests={"sessions": 1_234_567, "events": 12_345_678})
+    console.print(picture(told, 1_234, NOW_MS / 1000, None, console))
+    console.file.flush()
+    lines = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue().decode(encoding)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "120 of 480 users" in lines[0]
+    assert "55.0 %" in lines[2]
+    assert re.search(r"waiting for quota until \d\d:\d\d:\d\d", lines[3])
+    assert "to go" in lines[3]
+
+
+def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
+    line = describe(report(waiting_until=NOW_MS / 1000 + 41), 3, NOW_MS / 1000)
+    assert line.startswith(
+        "slice 3: 120 of 480 users, 200 sessions, 700 events, 342 requests, waiting for quota until "
+    )
+    assert "55.0 % covered" in line
+    assert "waiting" not in describe(report(), 3, NOW_MS / 1000)
+    assert "to go" not in describe(report(stopped="minutes"), 3, NOW_MS / 1000)
+
+
+def test_under_ci_lines_come_although_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    console = Console(width=80, force_terminal=True, file=io.StringIO(), highlight=False)
+    with Progress(console=console, now=lambda: NOW_MS / 1000, line_seconds=0.1) as progress:
+        progress(report())
+        _wait(lambda: console.file.getvalue().count("\n") >= 4)  # type: ignore[attr-defined]
+        progress.stopping()
+        _wait(lambda: "Ctrl-C again" in console.file.getvalue())  # type: ignore[attr-defined]
+    assert "\x1b[2K" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_listing_that_waits_for_quota_says_so(desk: Desk) -> None:
+    desk.with_world(World(seed=5, users=60, days=1, now_ms=NOW_MS), rate_limit="2/minute").reading(max_limit=10)
+    waits = []
+
+    def watch(told: Report) -> None:
+        if not told.asked and told.waiting_until > desk.clock.time() + 1:
+            waits.append(told.waiting_until)
+
+    desk.pipeline().run(desk.source(rate_limit="2/minute", watch=watch, max_requests=1, chunk_size=1))
+    assert len(waits) >= 2, "nobody polls the head while it lists"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_slice_early_and_keeps_it(desk: Desk, number: signal.Signals) -> None:
+    process = _sync(desk)
+    _wait(lambda: desk.requests()["events"] > 20)
+    process.send_signal(number)
+    out, told = process.communicate(timeout=60)
+    assert process.returncode == 3, told
+    assert "Stopped as asked; run it again to go on." in out
+    [(users,)] = desk.rows("SELECT count(*) FROM users")
+    assert 0 < users < 400
+    assert desk.rows("SELECT DISTINCT stopped FROM load_runs") == [("asked",)]
+    [(covered,)] = desk.rows("SELECT count(*) FROM load_runs WHERE resource = 'events' AND covered_to IS NOT NULL")
+    assert covered == 1, "what was finished is claimed"
+    asked = desk.requests()["sessions"]
+    assert asked == users, "no request was wasted"
+
+
+def test_a_second_signal_stops_at_once_and_loses_the_slice_only(desk: Desk) -> None:
+    process = _sync(desk, "--max-requests", "30")
+    process.communicate(timeout=60)
+    before = desk.rows("SELECT count(*) FROM users")
+    desk.server.clear_requests()
+    desk.server.rate_limit = "2/minute"
+    process = _sync(desk, "--rate-limit", "2/minute")
+    _wait(lambda: desk.requests()["sessions"] > 1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 3, told
+    assert "the slices that were finished are kept" in told
+    assert desk.rows("SELECT count(*) FROM users") == before
+
+
+def _sync(desk: Desk, *arguments: str) -> subprocess.Popen[str]:
+    if desk.world.seed != 11:
+        desk.with_world(World(seed=11, users=400, days=60, now_ms=int(time.time() * 1000)), clock=time.time)
+    account = ["--site", desk.world.site, "--base-url", desk.server.url]
+    rate = [] if "--rate-limit" in arguments else ["--rate-limit", "40/second"]
+    command = [str(Path(sys.executable).with_name("leadboxer")), "sync", "--db", "desk.duckdb", "--dataset", "lb"]
+    return subprocess.Popen(
+        [*command, *account, *rate, *arguments],
+        env={**os.environ, "SOURCES__LEADBOXER__API_KEY": desk.server.key, "SOURCES__LEADBOXER__CHUNK_SIZE": "10"},
+        cwd=desk.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

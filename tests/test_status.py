@@ -1,0 +1,167 @@
+"""What is covered, what is missing and what it took: also while a load runs, and on another machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from leadboxer_source import Report
+from leadboxer_source.cli import main
+from leadboxer_source.coverage import Stretch, holes
+from leadboxer_source.journal import Journal
+from leadboxer_source.sandbox import World
+from tests.conftest import Desk
+
+PLACE = ("--db", "desk.duckdb", "--dataset", "lb")
+
+HOLD = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def account(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A dataset of today, as the command line knows no other clock than the machine's."""
+    desk.with_world(World(seed=5, users=40, days=20, now_ms=int(time.time() * 1000)), clock=time.time)
+    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
+    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
+    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
+    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
+    monkeypatch.setenv("SOURCES__LEADBOXER__CHUNK_SIZE", "5")
+    monkeypatch.setenv("COLUMNS", "80")
+    return desk
+
+
+@contextmanager
+def held_open(desk: Desk) -> Iterator[None]:
+    """Another process has the DuckDB file open, as a load does."""
+    command = [sys.executable, "-c", HOLD, str(desk.folder / "desk.duckdb")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        holder.stdout.readline()
+        yield
+        holder.stdin.close()
+
+
+def status(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["status", *PLACE, "--json"]) == 0
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["status", *PLACE]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80, text
+    return text
+
+
+def load(*arguments: str) -> int:
+    return main(["sync", *PLACE, "--json", *arguments])
+
+
+def test_it_tells_what_is_covered_and_what_is_missing(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "40") == 3
+    told = status(capsys)
+    [scope] = told["scopes"]
+    covered = [list(stretch) for stretch in scope["covered"]["events"]]
+    [resource] = account.rows(
+        "SELECT epoch_ms(covered_from), epoch_ms(covered_to) FROM load_runs WHERE resource = 'events'"
+    )
+    assert covered == [list(resource)]
+    now_ms = scope["missing"]["events"][0][1]
+    assert [Stretch(*hole) for hole in scope["missing"]["events"]] == holes(
+        [Stretch(*covered[0])], scope["since_ms"], now_ms
+    )
+    text = shown(capsys)
+    assert text.count("missing ") == 2
+    assert load() == 0
+    assert shown(capsys).count("missing ") == 1, "only the last minutes, which may still change"
+
+
+def test_what_was_never_loaded_and_what_was_set_aside_is_told(
+    account: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user = account.world.user_ids()[3]
+    account.server.faults.poison(user, "400")
+    assert load("--only", "users,sessions") == 0
+    text = shown(capsys)
+    assert "missing    events, properties: never loaded" in text
+    assert "set aside  sessions of 1" in text
+    assert list(status(capsys)["scopes"][0]["set_aside"]["sessions"]) == [user]
+
+
+def test_it_can_be_read_while_a_load_holds_the_file(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "40") == 3
+    before = status(capsys)
+    with held_open(account):
+        during = status(capsys)
+    for kept in (before, during):
+        for run in kept["runs"]:
+            run["resources"].pop("properties", None)
+            for figures in run["resources"].values():
+                figures["waited_seconds"] = None
+        kept["scopes"][0].pop("missing")
+    assert during == before
+
+
+def test_it_shows_the_load_that_is_under_way(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "40") == 3
+    [pipeline] = (account.folder / "dlt" / "pipelines").glob("leadboxer_*")
+    going_on = Report(started_ms=int(time.time() * 1000), handed=17, requests={"sessions": 17, "leads": 2})
+    going_on.waiting_until = time.time() + 50
+    Journal(pipeline).note(going_on)
+    text = shown(capsys)
+    assert "has read 17 users with 19 requests" in text
+    assert "It waits for quota for " in text
+    Journal(pipeline).close()
+    assert "under way" not in shown(capsys)
+
+
+def test_a_lost_working_folder_is_no_loss(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "40") == 3
+    before = status(capsys)
+    shutil.rmtree(account.folder / "dlt")
+    after = status(capsys)
+    assert after["scopes"][0]["covered"] == before["scopes"][0]["covered"]
+    assert after["runs"] == before["runs"]
+
+
+def test_after_a_load_it_shows_the_plan_beside_what_it_took(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *PLACE]) == 0
+    assert load("--max-requests", "40") == 3
+    text = shown(capsys)
+    assert "took so far" in text
+    assert load() == 0
+    told = status(capsys)
+    assert told["spent"]["requests"]["sessions"] == pytest.approx(told["plan"]["requests"]["sessions"], rel=0.15)
+    assert told["spent"]["requests"]["events"] == pytest.approx(told["plan"]["requests"]["events"], rel=0.15)
+    assert "difference" in shown(capsys)
+
+
+def test_where_nothing_is_loaded_it_says_what_to_do(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "`leadboxer plan`" in shown(capsys)
+    assert not (account.folder / "desk.duckdb").exists(), "looking makes no file"
+    assert status(capsys)["scopes"] == []
+
+
+def test_a_damaged_journal_is_an_empty_one(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "40") == 3
+    [pipeline] = (account.folder / "dlt" / "pipelines").glob("leadboxer_*")
+    for text in ("{", "[]", '{"plan": {"scope": 1}, "runs": []}'):
+        (pipeline / "leadboxer.json").write_text(text)
+        assert len(status(capsys)["runs"]) == 1, "the destination knows it"
