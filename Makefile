@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-servers servers lint format coverage bench requirements audit sbom clean
+.PHONY: help demo test test-slow test-servers servers lint format coverage bench limits requirements audit sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,6 +66,9 @@ coverage: $(INSTALLED) ## Run every test and write coverage to htmlcov/index.htm
 
 bench: $(INSTALLED) ## Measure requests, makespan, rows per second and memory
 	$(BIN)/python -m benchmarks
+
+limits: $(INSTALLED) ## Write the tables of docs/limits.md anew
+	$(BIN)/python -m benchmarks.limits
 
 requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the newest versions)
 	UV_PYTHON_DOWNLOADS=never $(UV) pip compile --no-config --quiet --python .venv-uv/bin/python \

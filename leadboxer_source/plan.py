@@ -60,6 +60,7 @@ class Plan:
         since_ms: From when on users are wanted.
         rate_limit: Requests and seconds; `None` if unlimited.
         spent: Requests that the plan itself took.
+        page_size: Users that come on a page.
         estimates: Of everything, and of what is cheaper.
         listed_users: Users that were really listed.
         listed_ms: Length of the stretches in which everybody was listed.
@@ -74,6 +75,7 @@ class Plan:
     since_ms: int
     rate_limit: tuple[int, float] | None
     spent: int
+    page_size: int
     estimates: list[Estimate]
     listed_users: int
     listed_ms: int
@@ -135,7 +137,7 @@ def listing_requests(pieces: Sequence[Piece], spans: Sequence[Stretch], page_siz
         top = span.hi
         while top > span.lo:
             window = window_of(Stretch(span.lo, top), days)
-            users = _users_on(pieces, days_of(window))
+            users = _users_read(pieces, window)
             requests += _drained(users, page_size)
             top, days = window.lo, next_days(days, int(users))
     return max(requests, 1)
@@ -169,7 +171,7 @@ def estimate(
     more_slices = int((seconds_for(children, rate) or 0) / _SLICE_SECONDS)
     # each slice lists the newest users twice, and the days where it goes on
     days = max(1.0, sum(span.hi - span.lo for span in spans) / DAY_MS)
-    around = users / days * (1 + settings.OVERLAP_BEFORE_DAYS + settings.OVERLAP_AFTER_DAYS)
+    around = users / days * (1 + settings.OVERLAP_AFTER_DAYS)
     listing += more_slices * (2 + _drained(around, page_size))
     requests = {"leads": listing, **children}
     return Estimate(what, how, round(users), requests, seconds_for(requests, rate))
@@ -206,10 +208,11 @@ def variants(
     return found
 
 
-def _users_on(pieces: Sequence[Piece], days: Days) -> float:
+def _users_read(pieces: Sequence[Piece], window: Stretch) -> float:
+    """Users on the pages of a window: from the end of its overlap down to where it begins."""
     epoch = date(1970, 1, 1)
-    asked = Stretch((days.first - epoch).days * DAY_MS, ((days.last - epoch).days + 1) * DAY_MS)
-    return sum(piece.users * piece.part(asked) for piece in pieces)
+    read = Stretch(window.lo, ((days_of(window).last - epoch).days + 1) * DAY_MS)
+    return sum(piece.users * piece.part(read) for piece in pieces)
 
 
 def _drained(users: float, page_size: int) -> int:
@@ -309,6 +312,7 @@ def _survey(config: Settings, covered: Sequence[Stretch], client: Client, clock:
         since_ms=since,
         rate_limit=rate,
         spent=survey.spent,
+        page_size=survey.page_size,
         estimates=variants(pieces, spans, rate, survey.page_size, all_kinds=all_kinds),
         listed_users=round(sum(piece.users for piece in pieces if piece.listed)),
         listed_ms=sum(piece.stretch.hi - piece.stretch.lo for piece in pieces if piece.listed),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import limits
 from leadboxer_source import sync
 from leadboxer_source.cli import main
 from leadboxer_source.client import Page
@@ -211,3 +212,23 @@ def test_a_survey_ends_and_its_pieces_lie_side_by_side_in_what_is_to_be_loaded(
     if len(listed) == len(pieces):
         assert sum(piece.users for piece in pieces) == len(wanted)
         assert sum(piece.visits for piece in pieces) == 2 * len(wanted)
+
+
+def test_the_page_on_limits_shows_what_the_planner_counts() -> None:
+    page = limits.PAGE.read_text(encoding="utf-8")
+    assert page == limits.rewritten(page), "run `make limits`"
+
+
+def test_the_page_on_limits_counts_as_a_load_does(desk: Desk) -> None:
+    """A dataset spread evenly over the year, as the page takes it to be, loaded at ten a minute."""
+    desk.with_world(World(users=0, now_ms=NOW_MS), rate_limit="10/minute")
+    for number in range(200):
+        user = desk.world.add_user(NOW_MS - (number + 1) * 366 * DAY_MS // 200)
+        desk.world.return_user(user, NOW_MS - number * 366 * DAY_MS // 200 - 1_000)
+    began = desk.clock.time()
+    report = desk.load(rate_limit="10/minute")
+    assert report.complete
+    first = limits.first_load(200, 10, users_only=False)
+    assert desk.clock.time() - began == pytest.approx(first.seconds, rel=CLOSE)
+    assert sum(desk.requests().values()) == pytest.approx(sum(first.requests.values()), rel=CLOSE)
+    assert desk.requests()["events"] == 400
