@@ -94,6 +94,15 @@ def test_cheaper_ways_are_estimated_too(desk: Desk) -> None:
     assert users_only.requests["leads"] == pytest.approx(desk.requests()["leads"], abs=5)
 
 
+@pytest.mark.parametrize("days", [1, 10])
+def test_a_listing_of_many_pages_a_day_is_counted_with_its_second_pass(desk: Desk, days: int) -> None:
+    desk.with_world(World(seed=3, users=5_000, days=days, now_ms=NOW_MS))
+    plan = planned(desk)
+    [users_only] = [estimate for estimate in plan.estimates if estimate.what == "users only"]
+    desk.load(only=("users",))
+    assert users_only.requests["leads"] == pytest.approx(desk.requests()["leads"], rel=CLOSE)
+
+
 @pytest.mark.parametrize(("users", "sessions_per_user"), [(150, 1.5), (400, 3)])
 def test_the_load_then_takes_as_many_requests_and_hours(desk: Desk, users: int, sessions_per_user: float) -> None:
     desk.with_world(

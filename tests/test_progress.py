@@ -76,6 +76,7 @@ def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
     assert "55.0 % covered" in line
     assert "waiting" not in describe(report(), 3, NOW_MS / 1000)
     assert "to go" not in describe(report(stopped="minutes"), 3, NOW_MS / 1000)
+    assert describe(report(stopped="closed"), 3, NOW_MS / 1000).endswith("342 requests, not kept")
 
 
 def test_under_ci_lines_come_although_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +133,7 @@ def test_a_second_signal_stops_at_once_and_loses_the_slice_only(desk: Desk) -> N
     _, told = process.communicate(timeout=20)
     assert process.returncode == 3, told
     assert "the slices that were finished are kept" in told
+    assert "not kept" in told
     assert desk.rows("SELECT count(*) FROM users") == before
 
 

@@ -121,6 +121,8 @@ def describe(report: Report | None, slice_number: int, now: float | None = None,
         told.append(f"{report.set_aside} set aside")
     if not report.stopped and (waits := waiting(report, now)):
         told.append(waits)
+    if report.stopped == "closed":
+        return ", ".join([*told, "not kept"])
     told.append(f"{percent(share(_reached(report), _span(report, now)))} covered")
     if not report.stopped and (left := eta(report, now, plan)):
         told.append(left)
