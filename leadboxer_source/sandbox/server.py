@@ -209,10 +209,12 @@ class Sandbox:
     # one request
 
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        now = self._clock()
-        path, params = http.path, dict(http.query)
+        return await self._send(http, *self.answer(http.path, dict(http.query), http.headers.get("x-api-key")))
+
+    def answer(self, path: str, params: dict[str, str], key: str | None) -> tuple[Request, Answer]:
+        """Notes a request and decides what goes back; needs no socket."""
         endpoint = _ENDPOINTS.get(path, "detail" if path.startswith("/v1/leads/") else "unknown")
-        request = Request(now, endpoint, path, params, http.headers.get("x-api-key"))
+        request = Request(self._clock(), endpoint, path, params, key)
         with self.lock:
             self.requests.append(request)
             answer = self._refusal(request)
@@ -225,7 +227,7 @@ class Sandbox:
                     world.settle_until(int(now * 1000))
                 answer = self._faulty(request, now) or self._answer(request, now)
             request.status = answer.status
-        return await self._send(http, request, answer)
+        return request, answer
 
     def _refusal(self, request: Request) -> Answer | None:
         """The answer to a request that the gateway does not let pass."""
