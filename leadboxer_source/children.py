@@ -7,7 +7,7 @@ dlt takes for "nothing yet, ask somebody else"; so the lanes fill while rows are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 
@@ -54,6 +54,7 @@ class Children:
         covered_events: Where events are loaded already; a session last active there owes none.
         with_events: Whether events or their properties are wanted at all.
         set_aside: What an earlier run could not fetch; it is asked for first.
+        settled: Endpoints whose answer settles what was set aside, because all that was claimed for it is loaded now.
         reading: Stamps rows.
         forgotten: Whose rows must not be loaded.
         abandon: Stops the lanes once nobody collects their answers any more.
@@ -77,6 +78,7 @@ class Children:
         with_events: bool = True,
         set_aside: dict[str, SetAside] | None = None,
         forgotten: Forgotten = NOBODY,
+        settled: Collection[str] = (SESSIONS, EVENTS),
         abandon: Callable[[], None] = lambda: None,
     ) -> None:
         self.gone = 0
@@ -95,6 +97,7 @@ class Children:
         self._forgotten = forgotten
         self._covered_events = covered_events
         self._with_events = with_events
+        self._settled = settled
         self._retried = {
             name: list(self.set_aside[name]) for name in (SESSIONS, EVENTS) if with_events or name == SESSIONS
         }
@@ -229,7 +232,7 @@ class Children:
                 ) from None
             self._put_aside(name, parent_id, str(failure))
             return []
-        if parent_id in self.set_aside[name]:
+        if parent_id in self.set_aside[name] and name in self._settled:
             self._note_failure(name, parent_id, "", self.set_aside[name].pop(parent_id), resolved=True)
         if answer.truncated:
             told = f"The API gives no more than {len(answer.records)} rows; there may be more."

@@ -134,6 +134,8 @@ class Slice:
             forgotten=forgotten,
             abandon=connection.close,
             set_aside={name: memories[name].set_aside for name in (SESSIONS, EVENTS)} if wanted_children else {},
+            # a resource that is not selected has claimed it too, and would never ask for it
+            settled=[name for name in (SESSIONS, EVENTS) if not self._claimed_elsewhere(name)],
         )
         self._started = clock.time()
         self._report = Report(scope=config.scope, started_ms=self._now_ms(), covered=self._loaded)
@@ -146,6 +148,11 @@ class Slice:
         self._progressed = False
         self._start_ms = 0
         self._stopped = ""
+
+    def _claimed_elsewhere(self, endpoint: str) -> bool:
+        """Whether something that the endpoint's answers lead to has a coverage and is not loaded by this run."""
+        fed = COVERED[COVERED.index(endpoint) :]
+        return any(self._memories[name].covered for name in fed if name not in self._selected)
 
     @property
     def _one_off(self) -> bool:

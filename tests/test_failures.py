@@ -79,3 +79,25 @@ def test_users_without_an_id_are_left_out_and_the_rest_arrives(desk: Desk) -> No
     desk.world.user_record = record  # type: ignore[method-assign]  # the world is data here
     desk.load()
     assert desk.rows("SELECT count(*) FROM users") == [(39,)]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "some"),
+    [("sessions", ("users", "sessions")), ("sessions", ("events", "properties")), ("events", ("events",))],
+    ids=str,
+)
+def test_what_healed_stays_owed_to_those_who_claimed_it_and_were_not_loaded(
+    desk: Desk, endpoint: str, some: tuple[str, ...]
+) -> None:
+    desk.with_world(World(seed=5, users=6, days=3, now_ms=NOW_MS))
+    user = max(desk.world.user_ids(), key=lambda user: len(desk.world.session_records(user) or ()))
+    sessions = desk.world.session_records(user) or []
+    parent = user if endpoint == "sessions" else sessions[0]["session_id"]
+    desk.server.faults.poison(parent, "400")
+    assert desk.load().complete
+    desk.server.faults.heal(parent)
+    desk.load(only=(*some, "load_failures"))
+    assert desk.rows("SELECT resource, id FROM load_failures") == [(endpoint, parent)]
+    desk.load()
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
+    desk.assert_equal_to_truth()
