@@ -118,6 +118,11 @@ class Children:
         """Notes that these users, once handed out, are to be asked for their sessions."""
         self._owing_users.update(user_ids)
 
+    def forget(self, unsettled: Stretch) -> None:
+        """Lets sessions that were last active then be asked for again: not all of them could be seen before."""
+        lo, hi = unsettled
+        self._asked_at = {key: at for key, at in self._asked_at.items() if at is None or not lo <= at < hi}
+
     def sessions(self, users: Rows | Row) -> Polled:
         """Asks for the sessions of those users that owe them; yields their rows in the users' order."""
         users = users if isinstance(users, list) else [users]  # somebody else's parent may yield single rows

@@ -330,14 +330,22 @@ class Slice:
         for _ in range(settings.MAX_LOOKS):
             gone = self.children.gone
             look = self._drain(Stretch(look_from, max(self._now_ms(), self._start_ms, look_from + 1)))
+            claim = (look.started_ms or self._now_ms()) - settle_ms
+            self._forget(Stretch(look_from, claim))
             yield from self._hand_out(look, exempt=True)
             yield from self._rest()
-            look_from = (look.started_ms or self._now_ms()) - settle_ms
+            look_from = claim
             # whoever vanished while being asked was merged into somebody who is active now
             if look.atomic and self.children.gone == gone:
                 return look_from
         self._stopped = "unsettled"
         return None
+
+    def _forget(self, unsettled: Stretch) -> None:
+        """Lets those be asked again who were read before all that they had done by then could be seen."""
+        lo, hi = unsettled
+        self._handed = {user: last for user, last in self._handed.items() if last is None or not lo <= last < hi}
+        self.children.forget(unsettled)
 
     def _conclude(self, claim_top: int | None) -> None:
         """Decides what is claimed: what was staged, up to the last look, and nothing that had to be left out."""
