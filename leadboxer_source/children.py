@@ -102,6 +102,7 @@ class Children:
             name: list(self.set_aside[name]) for name in (SESSIONS, EVENTS) if with_events or name == SESSIONS
         }
         self._again = frozenset(self._retried[SESSIONS])
+        self._vanished: set[str] = set()
         self._owing_users: set[str] = set()
         self._owing_sessions: dict[str, str | None] = {}
         self._asked_at: dict[str, int | None] = {}
@@ -237,14 +238,26 @@ class Children:
                 ) from None
             self._put_aside(name, parent_id, str(failure))
             return []
+        # a user without sessions cannot be: their sessions have moved to somebody else, as if the user were unknown
+        gone = answer.gone or (name == SESSIONS and not answer.records)
+        self.gone += gone
         if parent_id in self.set_aside[name] and name in self._settled:
-            self._note_failure(name, parent_id, "", self.set_aside[name].pop(parent_id), resolved=True)
+            if gone and name == SESSIONS:
+                self._vanished.add(parent_id)
+            else:
+                self._resolve(name, parent_id)
         if answer.truncated:
             told = f"The API gives no more than {len(answer.records)} rows; there may be more."
             self._note_failure(name, parent_id, told, {"since": self._now_ms(), "attempts": 1})
-        # a user without sessions cannot be: their sessions have moved to somebody else, as if the user were unknown
-        self.gone += answer.gone or (name == SESSIONS and not answer.records)
         return answer.records
+
+    def settle_vanished(self) -> None:
+        """Drops users who were set aside and have become part of somebody else; whoever that is was read since."""
+        for user_id in self._vanished & set(self.set_aside[SESSIONS]):
+            self._resolve(SESSIONS, user_id)
+
+    def _resolve(self, name: str, parent_id: str) -> None:
+        self._note_failure(name, parent_id, "", self.set_aside[name].pop(parent_id), resolved=True)
 
     def _put_aside(self, name: str, parent_id: str, reason: str) -> None:
         before = self.set_aside[name].get(parent_id, {"since": self._now_ms(), "attempts": 0})
@@ -275,7 +288,8 @@ class Children:
         named = [record for record in records if identifier(record, "session_id")]
         # what was set aside lies inside coverage and is owed all the same
         covered = () if user_id in self._again else self._covered_events
-        owed = owed_sessions(named, covered) if self._with_events else set()
+        unread = {_browser(other) for other in self.set_aside[SESSIONS]}
+        owed = owed_sessions(named, covered, unread) if self._with_events else set()
         for record in named:
             row = self._shapes.session(record, user_id, read_at)
             if row["user_id"] in self._forgotten:
@@ -296,27 +310,32 @@ class Children:
         return int(self._reading.stamp().timestamp() * 1000)
 
 
-def owed_sessions(sessions: Sequence[Record], covered: Sequence[Stretch]) -> set[str]:
+def owed_sessions(
+    sessions: Sequence[Record], covered: Sequence[Stretch], unread: Collection[str | None] = ()
+) -> set[str]:
     """Returns the ids of those sessions of one user whose events are not loaded.
 
     A session is loaded if its last activity is covered. It is loaded as well, although it may lie before all coverage,
     if a later session of the same browser is covered: whoever is read is read whole. Ids of one browser end alike
-    (`<start>.<browser>`); sessions that came in with a merge end otherwise and are judged by themselves.
+    (`<start>.<browser>`); sessions that came in with a merge end otherwise and are judged by themselves. Coverage says
+    nothing about the `unread` browsers, of users who could not be read: such a user may by now be part of another.
     """
     newest_loaded: dict[str, int] = {}
     for session in sessions:
-        last = last_activity_ms(session)
-        if last is not None and covers(covered, last):
-            browser = _browser(session)
-            newest_loaded[browser] = max(last, newest_loaded.get(browser, last))
+        last, browser = last_activity_ms(session), _browser(str(session["session_id"]))
+        is_unread = bool(unread) and (browser is None or browser in unread)
+        if last is not None and covers(covered, last) and not is_unread:
+            key = browser or str(session["session_id"])
+            newest_loaded[key] = max(last, newest_loaded.get(key, last))
     owed = set()
     for session in sessions:
-        last = last_activity_ms(session)
-        if last is None or last > newest_loaded.get(_browser(session), -1):
-            owed.add(str(session["session_id"]))
+        session_id, last = str(session["session_id"]), last_activity_ms(session)
+        if last is None or last > newest_loaded.get(_browser(session_id) or session_id, -1):
+            owed.add(session_id)
     return owed
 
 
-def _browser(session: Record) -> str:
-    start, dot, browser = str(session["session_id"]).partition(".")
-    return browser if dot else start
+def _browser(id_: str) -> str | None:
+    """The browser that a user's or session's id names."""
+    _, dot, browser = id_.partition(".")
+    return browser if dot else None

@@ -359,6 +359,8 @@ class Slice:
             extended = [Stretch(self._start_ms, claim_top)] if top_was_listed else []
             self._staged = clip(add(self._staged, extended), 0, claim_top)
             self._report.until_ms = claim_top
+            if self._stopped == "covered":
+                self.children.settle_vanished()
         if self.children.exhausted is not None:
             self._stopped = "quota"
         covered = add(self._loaded, self._staged)

@@ -101,3 +101,21 @@ def test_what_healed_stays_owed_to_those_who_claimed_it_and_were_not_loaded(
     desk.load()
     assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
     desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize("number", [3, 4], ids=["own browser", "a session without one"])
+def test_somebody_who_was_set_aside_and_then_merged_away_is_loaded_as_part_of_the_other(
+    desk: Desk, number: int
+) -> None:
+    desk.with_world(World(seed=5, users=5, days=3, now_ms=NOW_MS))
+    loser, winner = desk.world.user_ids()[number], desk.world.user_ids()[0]
+    desk.server.faults.poison(loser, "400")
+    assert desk.load().complete
+    desk.clock.advance(600)
+    desk.world.merge(loser, winner, desk.now_ms)
+    desk.server.faults.heal(loser)
+    desk.clock.advance(600)
+    desk.load(max_requests=1, chunk_size=1)
+    assert desk.load().complete
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
+    desk.assert_equal_to_truth()
