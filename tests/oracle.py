@@ -190,7 +190,8 @@ class _Wire(BaseAdapter):
         super().__init__()
         self._server, self._clock = server, clock
 
-    def send(self, request: Any, **_: Any) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        assert request.url is not None
         url = urlsplit(request.url)
         params = dict(parse_qsl(url.query, keep_blank_values=True))
         noted, answer = self._server.answer(url.path, params, request.headers.get("x-api-key"))
@@ -270,6 +271,9 @@ class Site:
             world.return_user(users[who % len(users)], self.now_ms, events=1 + who % 2, visible_at_ms=visible)
         elif what == "go on":
             world.continue_session(users[who % len(users)], self.now_ms, visible_at_ms=visible)
+        elif what == "overtake":
+            world.continue_session(users[who % len(users)], self.now_ms - 1_000, visible_at_ms=self.now_ms + 200_000)
+            world.continue_session(users[who % len(users)], self.now_ms)
         elif what == "tag":
             world.retag(users[who % len(users)], f"tag {who}")
         elif what == "merge" and len(users) > 1:

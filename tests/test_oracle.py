@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, ClassVar
 
+import dlt
+import duckdb
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from leadboxer_source import Report, leadboxer_source
+from leadboxer_source.children import Children
+from leadboxer_source.client import Page
+from leadboxer_source.coverage import Stretch, add, uncover
+from leadboxer_source.listing import Lister, _ChainBroken
+from leadboxer_source.rows import instant
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
-from leadboxer_source.slice import COVERED
-from tests.oracle import DAY_MS, HandClock, Happening, InMemory, Oracle, Order, Site
+from leadboxer_source.slice import COVERED, Slice
+from leadboxer_source.state import Remembered, record, remember
+from leadboxer_source.transport import Transport
+from tests.oracle import DAY_MS, HandClock, Happening, InMemory, Loader, Oracle, Order, Rows, Site
 
 SELECTIONS = [
     ("users",),
@@ -23,7 +39,7 @@ SELECTIONS = [
     ("sessions",),
     ("properties",),
 ]
-HAPPENINGS = ["new", "return", "return", "go on", "go on", "merge", "tag"]
+HAPPENINGS = ["new", "return", "return", "go on", "go on", "overtake", "merge", "tag"]
 WHO = st.integers(0, 400)
 LATE = st.sampled_from([0, 0, 0, 1, 40, 250])
 
@@ -47,7 +63,12 @@ plans = st.lists(
 
 
 class Machine(RuleBasedStateMachine):
-    """Everything that may happen, in any order."""
+    """Everything that may happen, in any order. What is in `fixed` is not left to the dice."""
+
+    fixed: ClassVar[dict[str, Any]] = {}
+    site: Site
+    loader: Loader
+    oracle: Oracle
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,9 +78,11 @@ class Machine(RuleBasedStateMachine):
     def open(self, world: World, profile: Profile) -> None:
         raise NotImplementedError
 
-    @initialize(seed=st.integers(0, 10_000), users=st.integers(0, 6), days=st.sampled_from([1, 3, 12]), profile=profiles)
+    @initialize(
+        seed=st.integers(0, 10_000), users=st.integers(0, 6), days=st.sampled_from([1, 3, 12]), profile=profiles
+    )
     def begin(self, seed: int, users: int, days: int, profile: Profile) -> None:
-        self.open(World(seed=seed, users=users, days=days, now_ms=HandClock().now_ms), profile)
+        self.open(World(seed=seed, users=users, days=days, now_ms=HandClock().now_ms), self.fix(profile))
 
     @rule(what=st.sampled_from(HAPPENINGS), who=WHO, late_s=LATE)
     def something_happens(self, what: str, who: int, late_s: int) -> None:
@@ -107,16 +130,19 @@ class Machine(RuleBasedStateMachine):
         faulty=st.sampled_from([0.0, 0.0, 0.0, 0.1]),
         plan=plans,
         seconds_a_request=st.sampled_from([0.125, 1, 30]),
-        move_on=st.sampled_from([None, "reset", "timeout_after"]),
+        lost_answers=st.one_of(st.just([]), st.lists(st.booleans(), max_size=12)),
     )
-    def run(self, faulty: float, plan: list[Happening], seconds_a_request: float, move_on: Any, **order: Any) -> None:
-        faults, self.site.plan, self.site.seconds_a_request = self.site.server.faults, plan, seconds_a_request
+    def run(self, faulty: float, plan: list[Happening], lost_answers: list[bool], **drawn: Any) -> None:
+        drawn |= {name: value for name, value in self.fixed.items() if name in drawn}
+        lost_answers, faulty = self.fixed.get("lost_answers", lost_answers), self.fixed.get("faulty", faulty)
+        faults, self.site.plan = self.site.server.faults, plan
+        self.site.seconds_a_request = drawn.pop("seconds_a_request")
         self.site.server.faults = Faults.mixed(faulty, seed=len(plan)) if faulty else Faults(hang_s=0.0)
         for parent_id in self.poisoned:
             self.site.server.faults.poison(parent_id, "500")
-        if move_on:
-            self.site.server.faults.fail_next("leads", move_on, after=1)
-        self.site.run(self.loader, Order(start_ms=self.start_ms, **order))
+        for is_lost in lost_answers:  # after the server has moved the token on
+            self.site.server.faults.fail_next("leads", "timeout_after", times=int(is_lost), after=int(not is_lost))
+        self.site.run(self.loader, Order(start_ms=self.start_ms, **drawn))
         self.site.server.faults, self.site.plan = faults, []
         self.oracle.assert_sentence_holds()
 
@@ -134,6 +160,9 @@ class Machine(RuleBasedStateMachine):
         else:
             raise AssertionError("it never ended")
         self.oracle.assert_equal_to_truth(self.start_ms)
+
+    def fix(self, profile: Profile) -> Profile:
+        return replace(profile, **{name: value for name, value in self.fixed.items() if hasattr(profile, name)})
 
     def heal(self) -> None:
         for parent_id in self.poisoned:
@@ -157,6 +186,117 @@ class InMemoryMachine(Machine):
         self.oracle = Oracle(self.site, self.loader)
 
 
+class Dlt:
+    """dlt, HTTP and DuckDB."""
+
+    def __init__(self, folder: Path, server: Sandbox, site: str, clock: HandClock) -> None:
+        self._folder, self._server, self._site, self._clock = folder, server, site, clock
+
+    @property
+    def pipeline(self) -> dlt.Pipeline:
+        return dlt.pipeline(
+            "oracle",
+            destination=dlt.destinations.duckdb(str(self._folder / "oracle.duckdb")),
+            dataset_name="lb",
+            pipelines_dir=str(self._folder / "pipelines"),
+        )
+
+    def run(self, order: Order) -> Report | None:
+        reports: list[Report] = []
+        source = leadboxer_source(
+            self._site,
+            self._server.key,
+            base_url=self._server.url,
+            rate_limit="unlimited",
+            max_minutes=None,
+            start_date=None if order.start_ms is None else instant(order.start_ms),
+            limiter_store=":memory:",
+            clock=self._clock,
+            watch=reports.append,
+            **{name: value for name, value in order._asdict().items() if name not in {"only", "start_ms", "dies_at"}},
+        )
+        try:
+            self.pipeline.run(source.with_resources(*order.only, "load_failures"), loader_file_format="parquet")
+        except PipelineStepFailed:
+            return None
+        return reports[-1]
+
+    def rows(self) -> Rows:
+        found = Rows({}, {}, defaultdict(Counter), defaultdict(Counter))
+        with duckdb.connect(str(self._folder / "oracle.duckdb")) as connection:
+            connection.execute("CREATE SCHEMA IF NOT EXISTS lb; SET search_path = 'lb'")
+            tables = {
+                row[0] for row in connection.execute("SELECT table_name FROM information_schema.tables").fetchall()
+            }
+
+            def select(table: str, key: str, columns: str) -> list[tuple[Any, ...]]:
+                if table not in tables:
+                    return []
+                doubled = f"SELECT count(*) - count(DISTINCT ({key})) FROM {table}"
+                assert connection.execute(doubled).fetchall() == [(0,)], f"{table} holds a key twice"
+                return connection.execute(f"SELECT {columns} FROM {table}").fetchall()
+
+            users = select("users", "site, user_id", "* EXCLUDE (read_at)")
+            names = [column[0] for column in connection.description or ()]
+            for user in (dict(zip(names, row, strict=True)) for row in users):
+                last = user["last_event_at"]
+                found.users[user["user_id"]] = (last and round(last.timestamp() * 1000), user.get("lead_tag"))
+            found.sessions.update(select("sessions", "site, session_id", "session_id, user_id"))
+            seen = "session_id, event_id, epoch_ms(occurred_at), title, original_url"
+            for session_id, *identity in select("events", "site, event_key", seen):
+                found.events[session_id][tuple(identity)] += 1
+            for session_id, *pair in select("properties", "site, event_key, name", "session_id, name, value"):
+                found.properties[session_id][tuple(pair)] += 1
+        return found
+
+    def remembered(self, resource: str) -> Remembered:
+        return remember(self._state(self.pipeline.state, resource), self._site)
+
+    def forget(self, since_ms: int) -> None:
+        with self.pipeline.managed_state(extract_state=True) as state:
+            for name in COVERED:
+                memory = remember(self._state(state, name), self._site)
+                memory.covered = uncover(memory.covered, Stretch(since_ms, 2**62))
+                record(self._state(state, name), self._site, memory)
+
+    def lose_folder(self) -> None:
+        """As on a machine that never saw the pipeline: the state comes back from the destination."""
+        shutil.rmtree(self._folder / "pipelines", ignore_errors=True)
+        self.pipeline.sync_destination()
+
+    @staticmethod
+    def _state(state: Any, resource: str) -> dict[str, Any]:
+        sources = state.setdefault("sources", {}).setdefault("leadboxer", {})
+        found: dict[str, Any] = sources.setdefault("resources", {}).setdefault(resource, {})
+        return found
+
+
+class DltMachine(Machine):
+    """The whole of it; a second for each run."""
+
+    def open(self, world: World, profile: Profile) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        clock = HandClock()
+        server = Sandbox(world, profile=profile, rate_limit=None, clock=clock.time)
+        server.start()
+        self.site = Site(clock, world, server)
+        server.on_request = self.site.watch
+        self.loader = self.dlt = Dlt(self.folder, server, world.site, clock)
+        self.oracle = Oracle(self.site, self.loader)
+
+    @rule()
+    def the_folder_is_lost(self) -> None:
+        before = [self.dlt.remembered(name) for name in COVERED]
+        self.dlt.lose_folder()
+        assert [self.dlt.remembered(name) for name in COVERED] == before
+        self.oracle.assert_sentence_holds()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.site.server.stop()
+        shutil.rmtree(self.folder)
+
+
 def search(machine: type[Machine], examples: int, steps: int = 12, **more: Any) -> None:
     """Runs a machine; the same examples every time."""
     run_state_machine_as_test(
@@ -178,10 +318,24 @@ def test_the_sentence_holds_after_every_run() -> None:
     search(InMemoryMachine, examples=60)
 
 
+@pytest.mark.slow
+def test_the_sentence_holds_after_every_run_of_a_long_search() -> None:
+    search(InMemoryMachine, examples=3_000, steps=25)
+
+
+def test_the_sentence_holds_with_dlt_and_a_database() -> None:
+    search(DltMachine, examples=3, steps=7)
+
+
+@pytest.mark.slow
+def test_the_sentence_holds_with_dlt_and_a_database_in_a_long_search() -> None:
+    search(DltMachine, examples=60, steps=15)
+
+
 def test_an_event_that_shows_after_a_later_one_of_the_same_session_is_loaded() -> None:
     machine = InMemoryMachine()
     machine.open(World(seed=1, users=6, days=12, now_ms=HandClock().now_ms), Profile())
-    site, user = machine.site, sorted(machine.site.world.user_ids())[0]
+    site, user = machine.site, min(machine.site.world.user_ids())
     session = site.world.return_user(user, site.now_ms - 3_000)
     site.world.continue_session(user, site.now_ms - 2_000, session, visible_at_ms=site.now_ms + 200_000)
     site.world.continue_session(user, site.now_ms - 1_000, session)
@@ -189,3 +343,131 @@ def test_an_event_that_shows_after_a_later_one_of_the_same_session_is_loaded() -
     site.run(machine.loader, Order())
     assert machine.loader.remembered("events").covered[-1].hi > site.world.last_ms(user), "it is claimed"
     machine.oracle.assert_sentence_holds()
+
+
+def _one_high_water_mark(patch: pytest.MonkeyPatch) -> None:
+    def covers(covered: Any, instant: int | None) -> bool:
+        return instant is not None and bool(covered) and instant < covered[-1].hi
+
+    for module in ("slice", "children"):
+        patch.setattr(f"leadboxer_source.{module}.covers", covers)
+
+
+def _a_hole_is_closed_too_far(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        "leadboxer_source.slice.add", lambda covered, more: add(covered, [Stretch(lo - DAY_MS, hi) for lo, hi in more])
+    )
+
+
+def _settle_is_dropped(patch: pytest.MonkeyPatch) -> None:
+    conclude = Slice._conclude
+
+    def settled_at_once(self: Slice, claim_top: int | None) -> None:
+        self._stage(Stretch(self._start_ms, self._start_ms + 1))
+        conclude(self, None if claim_top is None else claim_top + int(self._config.settle_seconds * 1_000))
+
+    patch.setattr(Slice, "_conclude", settled_at_once)
+
+
+def _a_token_is_sent_again(patch: pytest.MonkeyPatch) -> None:
+    get = Transport.get
+
+    def resend(self: Transport, endpoint: str, path: str, params: Any, **_: Any) -> Any:
+        return get(self, endpoint, path, params)
+
+    patch.setattr(Transport, "get", resend)
+
+
+def _sorted_asc(patch: pytest.MonkeyPatch) -> None:
+    get = Transport.get
+
+    def ascending(self: Transport, endpoint: str, path: str, params: Any, **more: Any) -> Any:
+        return get(self, endpoint, path, {**params, "sortBy": "lastEvent|asc"}, **more)
+
+    patch.setattr(Transport, "get", ascending)
+
+
+def _claimed_before_it_was_fetched(patch: pytest.MonkeyPatch) -> None:
+    hand_out = Slice._hand_out
+
+    def hand_out_claimed(self: Slice, listing: Any, **more: Any) -> Any:
+        self._stage(listing.window)
+        return (yield from hand_out(self, listing, **more))
+
+    patch.setattr(Slice, "_hand_out", hand_out_claimed)
+
+
+def _claimed_for_everybody(patch: pytest.MonkeyPatch) -> None:
+    memories = Slice.memories
+
+    def all_of_them(self: Slice) -> Any:
+        self._selected = list(COVERED)
+        return memories(self)
+
+    patch.setattr(Slice, "memories", all_of_them)
+
+
+def _a_dead_token_ends_the_list(patch: pytest.MonkeyPatch) -> None:
+    page = Lister._page
+
+    def ended(self: Lister, days: Any, token: str | None, listing: Any) -> Any:
+        try:
+            return page(self, days, token, listing)
+        except _ChainBroken:
+            return Page([], None, None, None)
+
+    patch.setattr(Lister, "_page", ended)
+
+
+def _failures_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Children, "_put_aside", lambda self, name, parent_id, reason: None)
+
+
+def _settled_by_anybody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slice, "_claimed_elsewhere", lambda self, endpoint: False)
+
+
+def _read_once_is_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slice, "_forget", lambda self, unsettled: None)
+
+
+def _no_last_look(patch: pytest.MonkeyPatch) -> None:
+    def last_look(self: Slice) -> Any:
+        yield None
+        return self._start_ms - int(self._config.settle_seconds * 1_000)
+
+    patch.setattr(Slice, "_last_look", last_look)
+
+
+def _time_zones_do_not_matter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("leadboxer_source.settings.OVERLAP_BEFORE_DAYS", 0)
+    patch.setattr("leadboxer_source.settings.OVERLAP_AFTER_DAYS", 0)
+
+
+CALM: dict[str, Any] = {"dies_at": None, "max_requests": None, "faulty": 0.0}
+ONE_ON_A_PAGE = {**CALM, "max_limit": 1}
+BUGS: list[tuple[Callable[[pytest.MonkeyPatch], None], dict[str, Any]]] = [
+    (_one_high_water_mark, {}),
+    (_a_hole_is_closed_too_far, {}),
+    (_settle_is_dropped, {}),
+    (_a_token_is_sent_again, {**ONE_ON_A_PAGE, "token_style": "constant", "only": COVERED}),
+    (_sorted_asc, {**ONE_ON_A_PAGE, "list_state": "live"}),
+    (_claimed_before_it_was_fetched, {}),
+    (_claimed_for_everybody, {}),
+    (_a_dead_token_ends_the_list, {**ONE_ON_A_PAGE, "only": COVERED}),
+    (_failures_are_forgotten, CALM),
+    (_settled_by_anybody, {**CALM, "lost_answers": []}),
+    (_read_once_is_read, {**CALM, "seconds_a_request": 30, "lost_answers": []}),
+    (_no_last_look, {**CALM, "seconds_a_request": 30, "lost_answers": [], "only": COVERED}),
+    (_time_zones_do_not_matter, {}),
+]
+
+
+@pytest.mark.parametrize(("plant", "fixed"), BUGS, ids=lambda value: getattr(value, "__name__", "").strip("_"))
+def test_the_search_finds_a_planted_bug(
+    plant: Callable[[pytest.MonkeyPatch], None], fixed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    machine = type("Biased", (InMemoryMachine,), {"fixed": fixed})
+    with pytest.raises(AssertionError):
+        search(machine, examples=2_000, phases=[Phase.generate], report_multiple_bugs=False)
