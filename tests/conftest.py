@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
+from hypothesis import HealthCheck, settings
 
 from leadboxer_source import Report, leadboxer_source
 from leadboxer_source.rows import as_text
@@ -30,6 +31,11 @@ hypothesis.settings.load_profile("any machine")
 
 NOW_MS = 1_795_000_000_000
 """2026-11-18 11:06:40 UTC."""
+
+
+# the same examples every time, however busy the machine is
+settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 class JumpingClock:

@@ -1,0 +1,506 @@
+"""How a request is sent: at which pace, how often, with what, and what comes of each answer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import requests
+from requests.adapters import BaseAdapter
+
+from leadboxer_source import errors, settings
+from leadboxer_source.settings import RateLimit, Settings
+from leadboxer_source.transport import Pace, Reply, SystemClock, Told, Transport, told_by
+
+KEY = "key-that-opens-nothing"
+NOW = 1_795_000_000.0
+
+
+class Clock:
+    """Jumps wherever somebody wants to sleep to."""
+
+    def __init__(self) -> None:
+        self.now_s = NOW
+        self.slept: list[float] = []
+
+    def time(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float, stop: threading.Event) -> None:
+        self.slept.append(seconds)
+        self.now_s += seconds
+
+
+class Wire(BaseAdapter):
+    """Answers as scripted: a status, (status, body), (status, body, headers), or an error; 200 and `{}` after that."""
+
+    def __init__(self, *script: Any) -> None:
+        super().__init__()
+        self.script = list(script)
+        self.sent: list[requests.PreparedRequest] = []
+        self.given: list[dict[str, Any]] = []
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **given: Any) -> requests.Response:
+        self.sent.append(request)
+        self.given.append(given)
+        said = self.script.pop(0) if self.script else 200
+        if isinstance(said, Exception):
+            raise said
+        status, body, headers = (*(said if isinstance(said, tuple) else (said,)), {}, {})[:3]
+        response = requests.Response()
+        response.status_code, response.request, response.url = status, request, str(request.url)
+        response._content = body if isinstance(body, bytes) else orjson.dumps(body)
+        response.headers.update(headers)
+        return response
+
+    def close(self) -> None:
+        pass
+
+
+class Line:
+    """A transport on a scripted wire."""
+
+    def __init__(self, *script: Any, **config: Any) -> None:
+        given = {"base_url": "https://api.example/v1", "rate_limit": None, "limiter_store": ":memory:", **config}
+        self.clock = Clock()
+        self.wire = Wire(*script)
+        self.transport = Transport(Settings("0" * 32, KEY, **given), self.clock)
+        self.transport._session.mount("https://", self.wire)
+
+    def get(self, path: str = "leads", *, resend: bool = True, **params: Any) -> Reply:
+        return self.transport.get("leads", path, params, resend=resend)
+
+    @property
+    def urls(self) -> list[str]:
+        return [str(request.url) for request in self.wire.sent]
+
+
+class TestWhatA429Tells:
+    @pytest.mark.parametrize(
+        ("headers", "body", "wait"),
+        [
+            ({"Retry-After": "7"}, {"retry-after": 3, "rate-limit-reset": NOW + 9}, 7.0),
+            ({}, {"retry-after": 3, "rate-limit-reset": NOW + 9}, 3.0),
+            ({}, {"rate-limit-reset": NOW + 9}, 9.0),
+            ({"Retry-After": "0"}, {"retry-after": -5, "rate-limit-reset": NOW + 9}, 9.0),
+            ({"Retry-After": "soon"}, {"retry-after": None}, None),
+            ({}, {"rate-limit-reset": NOW - 1}, None),
+            ({}, {"rate-limit-reset": NOW}, None),
+            ({}, {"rate-limit-reset": 0}, None),
+            ({"Retry-After": "0.5"}, {}, 0.5),
+            ({}, [], None),
+            ({}, None, None),
+            ({"Retry-After": "nan"}, {"retry-after": "4"}, 4.0),
+        ],
+    )
+    def test_how_long_to_wait(self, headers: dict[str, str], body: Any, wait: float | None) -> None:
+        assert told_by(headers, body, NOW).wait_seconds == wait
+
+    @pytest.mark.parametrize(
+        ("count", "period", "rate"),
+        [
+            (10, "minute", RateLimit(10, 60.0)),
+            ("2", "Second", RateLimit(2, 1.0)),
+            (1, "hour", RateLimit(1, 3_600.0)),
+            (500, "day", RateLimit(500, 86_400.0)),
+            (500, "month", RateLimit(500, 30 * 86_400.0)),
+            (2.9, "minute", RateLimit(2, 60.0)),
+            (0.5, "minute", None),
+            (0, "minute", None),
+            (-1, "minute", None),
+            (10, "fortnight", None),
+            (10, None, None),
+            (None, "minute", None),
+        ],
+    )
+    def test_which_limit_was_hit(self, count: Any, period: Any, rate: RateLimit | None) -> None:
+        assert told_by({}, {"rate-limit": count, "rate-limit-period": period}, NOW) == Told(None, rate)
+
+
+class TestPace:
+    def pace(self, rate: RateLimit | None, store: Path | None = None) -> tuple[Pace, Clock, threading.Event]:
+        clock, stop = Clock(), threading.Event()
+        return Pace(rate, clock, stop, store, "leads"), clock, stop
+
+    @pytest.mark.parametrize("stored", [False, True])
+    def test_never_more_than_the_limit_in_any_window_and_hardly_less(self, tmp_path: Path, stored: bool) -> None:
+        pace, clock, _ = self.pace(RateLimit(3, 60.0), tmp_path / "deep" / "store.sqlite" if stored else None)
+        stamps = []
+        for _ in range(10):
+            pace.acquire()
+            stamps.append(clock.now_s)
+        pace.close()
+        assert stamps[:3] == [NOW] * 3
+        assert all(later - earlier >= 60 for earlier, later in zip(stamps, stamps[3:], strict=False))
+        assert stamps[-1] - NOW <= 3 * 61
+
+    def test_an_acquired_slot_tells_how_long_it_took(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(1, 1.0))
+        assert pace.acquire() == 0
+        assert pace.waiting_until == 0.0
+        waited = pace.acquire()
+        assert 1.0 <= waited <= 1.1
+        assert waited == pytest.approx(clock.now_s - NOW)
+        assert pace.waiting_until == pytest.approx(clock.now_s, abs=0.01)
+
+    def test_without_a_limit_nothing_waits_unless_the_server_says_so(self) -> None:
+        pace, _, _ = self.pace(None)
+        assert [pace.acquire() for _ in range(50)] == [0.0] * 50
+        pace.learn(RateLimit(1, 60.0))
+        assert pace.acquire() == 0.0
+        pace.hold(7)
+        assert pace.acquire() == pytest.approx(7)
+        assert (pace.burst, pace.seconds_for(10)) == (settings.LANE_WORKERS, 0.0)
+
+    def test_of_two_holds_the_longer_one_counts(self) -> None:
+        pace, _, _ = self.pace(RateLimit(9, 1.0))
+        pace.hold(7)
+        pace.hold(3)
+        assert pace.acquire() == pytest.approx(7)
+
+    def test_a_lower_limit_is_taken_over_and_a_higher_one_lifts_it_up_to_the_configured_one(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(RateLimit(2, 60.0))
+        assert (pace.burst, pace.seconds_for(4)) == (2, 120.0)
+        assert [pace.acquire() for _ in range(2)] == [0.0, 0.0]
+        assert pace.acquire() >= 60
+        pace.learn(RateLimit(1_000, 60.0))
+        assert (pace.burst, pace.seconds_for(4)) == (10, 24.0)
+        clock.now_s += 100
+        assert sum(pace.acquire() == 0 for _ in range(10)) == 10
+        assert pace.acquire() > 0
+
+    def test_limits_are_compared_by_what_they_allow_in_a_second(self) -> None:
+        pace, _, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(RateLimit(1_000, 86_400.0))
+        assert pace.burst == 1_000
+        pace.learn(RateLimit(1, 1.0))
+        assert pace.burst == 10
+
+    def test_whoever_waits_is_released_when_the_run_ends(self) -> None:
+        pace, _, stop = self.pace(RateLimit(1, 60.0))
+        stop.set()
+        with pytest.raises(errors.Cancelled, match=r"^The run ended before this request was sent\.$"):
+            pace.acquire()
+
+    def test_stamps_from_the_future_are_forgotten(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(1, 60.0))
+        pace.acquire()
+        clock.now_s -= 5_000
+        pace.acquire()
+        assert clock.now_s - (NOW - 5_000) < 6_000
+        assert pace.acquire() < 70
+
+    def test_two_with_one_store_share_its_budget(self, tmp_path: Path) -> None:
+        store = tmp_path / "store.sqlite"
+        one, clock, _ = self.pace(RateLimit(2, 60.0), store)
+        other = Pace(RateLimit(2, 60.0), clock, threading.Event(), store, "leads")
+        elsewhere = Pace(RateLimit(2, 60.0), clock, threading.Event(), store, "events")
+        assert one.acquire() + other.acquire() == 0
+        assert elsewhere.acquire() == 0
+        assert other.acquire() > 59
+        for pace in (one, other, elsewhere):
+            pace.close()
+
+
+class TestRequests:
+    def test_an_answer_brings_its_json_and_the_servers_clock(self) -> None:
+        line = Line((200, {"data": [1]}, {"Date": "Wed, 18 Nov 2026 11:06:40 GMT"}))
+        assert line.get(site="x", limit=3) == Reply({"data": [1]}, 1_795_000_000_000)
+        (sent,) = line.wire.sent
+        assert (sent.method, line.urls) == ("GET", ["https://api.example/v1/leads?site=x&limit=3"])
+
+    @pytest.mark.parametrize("date", [None, "", "soon"])
+    def test_a_clock_that_is_not_told_is_not_known(self, date: str | None) -> None:
+        assert Line((200, {}, {"Date": date} if date is not None else {})).get().server_ms is None
+
+    def test_the_key_travels_in_its_header_and_nowhere_else(self) -> None:
+        line = Line()
+        line.get(site="x")
+        (sent,) = line.wire.sent
+        assert sent.headers["x-api-key"] == KEY
+        assert sent.headers["Accept"] == "application/json"
+        assert KEY not in str(sent.url)
+
+    def test_a_silent_server_is_not_waited_for_for_ever(self) -> None:
+        line = Line()
+        line.get()
+        assert line.wire.given[0]["timeout"] == (settings.CONNECT_SECONDS, settings.READ_SECONDS)
+
+    def test_cookies_are_not_kept(self) -> None:
+        line = Line((200, {}, {"Set-Cookie": "a=b; Domain=api.example"}))
+        line.get()
+        line.get()
+        assert "Cookie" not in line.wire.sent[1].headers
+
+    def test_proxies_and_certificates_of_the_environment_hold(self, monkeypatch: Any) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:8080")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/bundle.pem")
+        line = Line()
+        line.get()
+        assert line.wire.given[0]["proxies"]["https"] == "http://proxy.example:8080"
+        assert line.wire.given[0]["verify"] == "/bundle.pem"
+
+    def test_the_environment_is_read_once(self, monkeypatch: Any) -> None:
+        line = Line()
+        monkeypatch.setenv("HTTPS_PROXY", "http://late.example:8080")
+        line.get()
+        assert "https" not in line.wire.given[0]["proxies"]
+
+    def test_every_attempt_is_counted_and_pays_for_its_slot(self) -> None:
+        line = Line(500, (429, {"retry-after": 3}), 200, rate_limit=RateLimit(1, 60.0))
+        line.get()
+        assert line.transport.requests == {"leads": 3}
+        assert line.transport.refusals == {"leads": 1}
+        assert line.clock.now_s - NOW >= 120
+        assert line.transport.waited_seconds["leads"] == pytest.approx(sum(line.clock.slept) - 1.125, abs=0.2)
+
+    def test_paces_are_one_for_each_endpoint(self) -> None:
+        line = Line(rate_limit=RateLimit(1, 60.0))
+        line.get()
+        line.transport.get("events", "leads/events", {})
+        assert line.clock.slept == []
+        assert line.transport.pace("leads") is line.transport.pace("leads")
+        assert line.transport.pace("leads") is not line.transport.pace("events")
+
+    def test_close_releases_those_who_wait(self) -> None:
+        line = Line(rate_limit=RateLimit(1, 60.0))
+        line.get()
+        line.transport.close()
+        with pytest.raises(errors.Cancelled):
+            line.get()
+
+    def test_the_budgets_file_is_named_after_the_account_and_not_after_its_key(
+        self, tmp_path: Path, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path))
+
+        def files(**config: Any) -> set[str]:
+            line = Line(rate_limit=RateLimit(9, 1.0), limiter_store=None, **config)
+            line.get()
+            line.transport.close()
+            return {path.name for path in (tmp_path / "leadboxer").glob("*.sqlite")}
+
+        (first,) = files()
+        assert first.startswith("rate-limit-")
+        assert KEY not in first
+        assert files() == {first}, "the same account, the same file"
+        assert len(files(base_url="https://other.example/v1")) == 2
+
+    def test_the_budgets_file_can_be_named(self, tmp_path: Path) -> None:
+        line = Line(rate_limit=RateLimit(9, 1.0), limiter_store=str(tmp_path / "mine.sqlite"))
+        line.get()
+        line.transport.close()
+        assert (tmp_path / "mine.sqlite").exists()
+
+
+BROKEN: list[tuple[Any, str]] = [
+    (500, "status 500"),
+    (599, "status 599"),
+    (408, "status 408"),
+    ((200, b""), "torn or empty JSON"),
+    ((200, b'{"data": ['), "torn or empty JSON"),
+    ((200, {"responseCode": 17}), "responseCode 17"),
+    (requests.ConnectionError("Connection refused"), "connection refused"),
+    (requests.ConnectionError("reset by peer"), "the connection broke"),
+    (requests.exceptions.ChunkedEncodingError("cut"), "the connection broke"),
+    (requests.ReadTimeout("slow"), "time-out"),
+    (requests.ConnectionError("Failed to resolve 'x'"), "the host name is unknown"),
+    (requests.ConnectionError("Name or service not known"), "the host name is unknown"),
+    (requests.ConnectionError("nodename nor servname provided"), "the host name is unknown"),
+]
+
+
+class TestFailures:
+    @pytest.mark.parametrize(("broken", "told"), BROKEN)
+    def test_what_may_pass_is_tried_again_and_then_told(self, broken: Any, told: str) -> None:
+        line = Line(*[broken] * 2)
+        assert line.get() == Reply({}, None)
+        line = Line(*[broken] * 99)
+        with pytest.raises(errors.ApiUnavailable) as error:
+            line.get()
+        assert str(error.value) == (
+            f"api.example did not answer leads as LeadBoxer does: {told}; what was loaded is kept, run again later."
+        )
+
+    def test_a_wrong_address_is_told_soon_and_trouble_later_on_is_sat_out(self) -> None:
+        line = Line(*[500] * 99)
+        with pytest.raises(errors.ApiUnavailable):
+            line.get()
+        assert len(line.wire.sent) == settings.FIRST_ATTEMPTS
+        line = Line(200, *[500] * 99)
+        line.get()
+        with pytest.raises(errors.ApiUnavailable):
+            line.get()
+        assert len(line.wire.sent) == 1 + settings.ATTEMPTS
+
+    def test_the_waits_between_grow_with_some_jitter(self) -> None:
+        line = Line(200, *[500] * 99)
+        line.get()
+        with pytest.raises(errors.ApiUnavailable):
+            line.get()
+        for number, slept in enumerate(line.clock.slept):
+            assert 2**number <= slept <= 1.25 * 2**number
+        assert len(line.clock.slept) == settings.ATTEMPTS - 1
+        assert len({slept / 2**number for number, slept in enumerate(line.clock.slept)}) > 1
+
+    @pytest.mark.parametrize(("asked", "least", "most"), [("30", 30, 30), ("999", 120, 120), ("-3", 1, 1.25)])
+    def test_a_wait_that_a_broken_server_asks_for_is_kept_within_bounds(
+        self, asked: str, least: float, most: float
+    ) -> None:
+        line = Line((503, {}, {"Retry-After": asked}))
+        line.get()
+        assert least <= line.clock.slept[0] <= most
+
+    def test_a_token_is_sent_once(self) -> None:
+        line = Line(500)
+        with pytest.raises(errors.ApiUnavailable):
+            line.get(resend=False)
+        assert len(line.wire.sent) == 1
+
+    def test_a_web_page_is_somebody_else(self) -> None:
+        line = Line(*[(200, b"\n <html>")] * 9)
+        with pytest.raises(errors.NotLeadBoxer) as error:
+            line.get()
+        assert str(error.value) == (
+            "api.example did not answer leads as LeadBoxer does: no JSON but a web page; "
+            "check base_url and any proxy in between."
+        )
+
+    @pytest.mark.parametrize("code", [0, "0", None])
+    def test_a_response_code_of_zero_is_success(self, code: Any) -> None:
+        assert Line((200, {"responseCode": code})).get().body == {"responseCode": code}
+
+    def test_a_failing_run_that_ends_is_not_kept_by_its_retries(self) -> None:
+        line = Line(*[500] * 99)
+        line.transport.stop.set()
+        with pytest.raises(errors.Cancelled):
+            line.get()
+
+    @pytest.mark.parametrize(
+        ("status", "kind", "told"),
+        [
+            (401, errors.CredentialsRejected, "LeadBoxer does not know this API key (401); copy it again from the App "
+             "(Integrations, Data, API key)."),
+            (402, errors.PaymentRequired, "The LeadBoxer account has spent its free tier (402); add a card or wait for "
+             "the next month."),
+            (403, errors.AccessDenied, "This API key may not read this dataset (403); check that `site` belongs to the "
+             "key's account."),
+        ],
+    )  # fmt: skip
+    def test_what_a_repetition_cannot_help_ends_at_once(self, status: int, kind: type[Exception], told: str) -> None:
+        line = Line(status)
+        with pytest.raises(kind) as error:
+            line.get()
+        assert str(error.value) == told
+        assert len(line.wire.sent) == 1
+
+    @pytest.mark.parametrize(
+        ("body", "told"),
+        [
+            ({"detail": "Bad filter", "message": "no"}, " (Bad filter)"),
+            ({"message": "Bad filter"}, " (Bad filter)"),
+            ({}, ""),
+            (b"<html>", ""),
+            ([], ""),
+            ({"detail": "mail ada@widgets.example of 1783024862163.75 now"}, " (mail ... of ... now)"),
+            ({"detail": "id 123456 \n is fine"}, " (id 123456 is fine)"),
+            ({"detail": "x" * 300}, f" ({'x' * 200})"),
+        ],
+    )
+    @pytest.mark.parametrize("status", [300, 400, 404, 422])
+    def test_a_refusal_is_told_in_one_line_without_ids_and_addresses(self, status: int, body: Any, told: str) -> None:
+        with pytest.raises(errors.RequestRefused) as error:
+            Line((status, body)).get()
+        assert str(error.value) == f"LeadBoxer refused leads with status {status}{told}."
+        assert error.value.status == status
+
+    def test_a_certificate_that_cannot_be_trusted_is_not_tried_again(self) -> None:
+        line = Line(requests.exceptions.SSLError("expired"))
+        with pytest.raises(errors.NotLeadBoxer) as error:
+            line.get()
+        assert str(error.value) == (
+            "The TLS certificate of api.example cannot be trusted; check base_url and any proxy in between."
+        )
+
+
+class TestRedirects:
+    def test_within_the_host_they_are_followed(self) -> None:
+        line = Line((301, {}, {"Location": "/v2/leads?site=x"}), (200, {"data": []}))
+        assert line.get(site="x").body == {"data": []}
+        assert line.urls[1] == "https://api.example/v2/leads?site=x"
+
+    @pytest.mark.parametrize("target", ["https://evil.example/v1/leads", "http://api.example/v1/leads"])
+    def test_to_another_host_or_without_tls_they_are_not(self, target: str) -> None:
+        line = Line((302, {}, {"Location": target}))
+        with pytest.raises(errors.NotLeadBoxer) as error:
+            line.get()
+        assert str(error.value) == (
+            "api.example redirects to another host, where the key must not go; correct base_url."
+        )
+        assert len(line.wire.sent) == 1
+
+    def test_in_a_circle_they_are_followed_three_times(self) -> None:
+        line = Line(*[(302, {}, {"Location": "/v1/leads"})] * 9)
+        with pytest.raises(errors.RequestRefused, match="status 302"):
+            line.get()
+        assert len(line.wire.sent) == 4
+        line = Line(*[(302, {}, {"Location": "/v1/leads"})] * 3, (200, {"data": []}))
+        assert line.get().body == {"data": []}
+
+
+class TestQuota:
+    def waits(self, *script: Any) -> list[float]:
+        line = Line(*script)
+        line.get()
+        return line.clock.slept
+
+    @pytest.mark.parametrize(("body", "least"), [({"retry-after": 7}, 7), ({}, 60), ({"retry-after": 900}, 900)])
+    def test_a_refusal_is_waited_out_as_told_or_else_for_a_minute(self, body: Any, least: float) -> None:
+        (waited,) = self.waits((429, body))
+        assert 1.02 * least <= waited <= 1.05 * least + 0.001
+
+    def test_waiting_for_quota_is_no_failed_attempt(self) -> None:
+        assert len(self.waits(*[(429, {"retry-after": 1})] * 10)) == 10
+
+    def test_a_server_that_keeps_refusing_is_given_more_time_each_time(self) -> None:
+        waits = self.waits(*[(429, {"retry-after": 1})] * 9)
+        for number, waited in enumerate(waits):
+            least = max(1.0, min(2.0**number - 1, 60.0))
+            assert 1.02 * least <= waited <= 1.05 * least + 0.001
+
+    @pytest.mark.parametrize("script", [[(429, {"retry-after": 7_200})], [(429, {"retry-after": 1})] * 11])
+    def test_a_quota_that_no_run_outlasts_ends_it(self, script: list[Any]) -> None:
+        line = Line(*script)
+        with pytest.raises(errors.QuotaExhausted) as error:
+            line.get()
+        assert len(line.wire.sent) == len(script)
+        hours = 2.0 if len(script) == 1 else 60 / 3_600
+        assert str(error.value) == (
+            f"LeadBoxer's quota for leads is spent for {hours:.1f} hours; run again after that."
+        )
+        assert error.value.wait_seconds == hours * 3_600
+
+    def test_the_limit_that_a_refusal_names_is_kept_from_then_on(self) -> None:
+        body = {"retry-after": 1, "rate-limit": 2, "rate-limit-period": "minute"}
+        line = Line((429, body), rate_limit=RateLimit(10, 60.0))
+        line.get()
+        assert line.transport.pace("leads").burst == 2
+
+
+def test_the_machines_clock_tells_the_time_and_wakes_up_when_told_to() -> None:
+    clock, stop = SystemClock(), threading.Event()
+    before = clock.time()
+    clock.sleep(0.01, stop)
+    assert 0.009 <= clock.time() - before < 5
+    stop.set()
+    clock.sleep(3_600, stop)
+
+
+def test_without_a_clock_the_machines_is_taken() -> None:
+    transport = Transport(Settings("0" * 32, KEY, limiter_store=":memory:"))
+    assert isinstance(transport.clock, SystemClock)
+    transport.close()
