@@ -104,6 +104,15 @@ class Pace:
         """Requests that may go at once after a pause."""
         return self._rate.requests if self._rate else settings.LANE_WORKERS
 
+    @property
+    def free(self) -> int:
+        """Requests that may go now."""
+        if self._store is None or self._rate is None:
+            return self.burst
+        with self._lock, self._store.exclusively() as bucket:
+            bucket.leak(self._store.now_ms())
+            return max(0, self._rate.requests - int(bucket.count()))
+
     def close(self) -> None:
         """Gives the store back."""
         if self._store is not None:

@@ -235,7 +235,7 @@ def configured(
 ) -> Settings:
     """Returns those settings of the source that a plan needs, as `leadboxer_source` would find them."""
     return Settings(
-        site=settings.parse_site(site),
+        site=settings.parse_site(site, api_key),
         api_key=settings.parse_key(api_key),
         base_url=settings.parse_base_url(base_url),
         rate_limit=settings.parse_rate_limit(rate_limit),

@@ -131,6 +131,10 @@ class RateLimit:
     requests: int
     period_seconds: float
 
+    def __str__(self) -> str:
+        unit = next((name for name, seconds in _PERIODS.items() if seconds == self.period_seconds), None)
+        return f"{self.requests}/{unit or f'{self.period_seconds:g} s'}"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -206,13 +210,38 @@ def parse_instant(value: str | date | datetime | None, name: str) -> int | None:
     return round(value.timestamp() * 1000)
 
 
-def parse_site(site: str) -> str:
+def parse_range(
+    start_date: str | date | datetime | None, end_date: str | date | datetime | None, now_ms: int
+) -> tuple[int | None, int | None]:
+    """Parses from when and up to when users are wanted.
+
+    Raises:
+        ConfigurationInvalid: One is no date, or nobody can have been seen between them.
+    """
+    start_ms, end_ms = parse_instant(start_date, "start_date"), parse_instant(end_date, "end_date")
+    if start_ms is not None and start_ms > now_ms:
+        raise ConfigurationInvalid(
+            f"start_date {str(start_date)!r} is in the future (UTC): nobody was seen since then."
+        )
+    if start_ms is not None and end_ms is not None and end_ms <= start_ms:
+        raise ConfigurationInvalid(f"end_date {str(end_date)!r} is not after start_date {str(start_date)!r}.")
+    return start_ms, end_ms
+
+
+def parse_site(site: str, api_key: str = "") -> str:
     """Checks a dataset id: 32 hexadecimal digits, in lower case.
+
+    Args:
+        site: The dataset id.
+        api_key: The key, to tell whether the two were swapped.
 
     Raises:
         ConfigurationInvalid: It has another form.
     """
-    if not re.fullmatch(r"[0-9a-f]{32}", site.strip().lower()):
+    form = re.compile(r"[0-9a-f]{32}")
+    if not form.fullmatch(site.strip().lower()):
+        if form.fullmatch(api_key.strip().lower()):
+            raise ConfigurationInvalid("site and api_key are swapped: the dataset id has 32 letters and digits.")
         raise ConfigurationInvalid(
             "site is not a LeadBoxer dataset id: copy the 32 letters and digits from the App's dataset settings."
         )

@@ -11,7 +11,7 @@ from dlt.extract import DltResource
 
 from leadboxer_source import settings
 from leadboxer_source.children import Polled, Rows
-from leadboxer_source.clock import Clock
+from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import property_rows
 from leadboxer_source.settings import Settings
@@ -92,15 +92,17 @@ def leadboxer_source(
     Raises:
         ConfigurationInvalid: A setting cannot be used.
     """
+    clock = clock or SystemClock()
+    start_ms, end_ms = settings.parse_range(start_date, end_date, int(clock.time() * 1000))
     slices = Slices(
         Settings(
-            site=settings.parse_site(site),
+            site=settings.parse_site(site, api_key),
             api_key=settings.parse_key(api_key),
             base_url=settings.parse_base_url(base_url),
             rate_limit=settings.parse_rate_limit(rate_limit),
             limiter_store=settings.parse_limiter_store(limiter_store),
-            start_ms=settings.parse_instant(start_date, "start_date"),
-            end_ms=settings.parse_instant(end_date, "end_date"),
+            start_ms=start_ms,
+            end_ms=end_ms,
             max_minutes=max_minutes,
             max_requests=max_requests,
             chunk_size=chunk_size,

@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 
-from leadboxer_source.cli.sentences import exit_code, sentence
+from leadboxer_source.cli.sentences import tell
 
 STOPPED_WITH_PROGRESS = 3
 
-COMMANDS = ("plan", "sync", "status", "resync", "forget", "sandbox")
+COMMANDS = ("check", "plan", "sync", "status", "profile", "resync", "forget", "schema", "sandbox")
 """Each is the `command` of the module of its name; they stand in the help in this order."""
 
 
@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        click.echo(f"leadboxer: {sentence(error)}", err=True)
-        return exit_code(error)
+        told = tell(error)
+        click.echo(f"leadboxer: {told.text}", err=True)
+        return told.exit_code
     return code if isinstance(code, int) else 0

@@ -36,23 +36,27 @@ class Place(NamedTuple):
     dataset: str
     name: str | None
 
+    @property
+    def file(self) -> Path | None:
+        """The file of a DuckDB destination."""
+        return Path(self.db or "leadboxer.duckdb").absolute() if self.destination == "duckdb" else None
+
     def pipeline(self) -> dlt.Pipeline:
         """Returns the pipeline of this place; each place has its own, as what is covered there differs.
 
         Raises:
             ConfigurationInvalid: The place cannot be.
         """
-        is_duckdb = self.destination == "duckdb"
-        if self.db is not None and not is_duckdb:
+        path = self.file
+        if self.db is not None and path is None:
             raise ConfigurationInvalid("--db names a DuckDB file; for other destinations configure dlt's credentials.")
-        path = Path(self.db or "leadboxer.duckdb").absolute()
-        if is_duckdb and path.stem == self.dataset:
+        if path is not None and path.stem == self.dataset:
             raise ConfigurationInvalid(
                 f"DuckDB cannot tell the dataset {self.dataset} from the file {path.name}: name one of them otherwise."
             )
-        identity = f"{self.destination}|{path if is_duckdb else ''}|{self.dataset}"
+        identity = f"{self.destination}|{path or ''}|{self.dataset}"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
-        target: Any = dlt.destinations.duckdb(str(path)) if is_duckdb else self.destination
+        target: Any = dlt.destinations.duckdb(str(path)) if path else self.destination
         return dlt.pipeline(self.name or f"leadboxer_{digest}", destination=target, dataset_name=self.dataset)
 
 

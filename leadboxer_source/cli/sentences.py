@@ -1,30 +1,226 @@
-"""What went wrong, in one line that says what to do."""
+"""What went wrong, in one sentence that says what to do. docs/troubleshooting.md lists them.
+
+Errors of this package bring their sentence along. Those of dlt and of destinations are known by their class or text.
+"""
 
 from __future__ import annotations
 
-from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
+import difflib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import dlt.destinations
+import tomlkit
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.exceptions import ConfigFieldMissingException, LookupTrace, LookupTraces
+from dlt.common.configuration.providers.toml import TomlProviderReadException
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
+from dlt.common.destination.exceptions import UnknownDestinationModule
+from dlt.common.exceptions import MissingDependencyException
+
+from leadboxer_source.errors import AccessDenied, ConfigurationInvalid, CredentialsRejected, LeadBoxerError
+
+_PREFIX = "SOURCES__LEADBOXER__"
+_SECTION = "[sources.leadboxer]"
+_FILES = {"api_key": ".dlt/secrets.toml"}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_CONFIGURATION = ConfigurationInvalid.exit_code
 
 
-def sentence(error: BaseException) -> str:
-    """Returns what went wrong in one line; of dlt's own errors the cause, with what to do about the usual ones."""
-    if isinstance(error, LeadBoxerError):
-        return str(error)
-    name, missing = type(error).__name__, getattr(error, "fields", None)
-    if name == "ConfigFieldMissingException" and missing:
-        return (
-            f"No {' and no '.join(missing)}: set it under [sources.leadboxer] in .dlt/secrets.toml, "
-            f"or as SOURCES__LEADBOXER__{next(iter(missing)).upper()}."
-        )
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    cause = getattr(cause, "inner_exc", cause)
-    first_line = next(iter(str(cause).strip().splitlines()), "")
-    return f"{type(cause).__name__}: {first_line[:300]} (--debug shows where)"
+class Told(NamedTuple):
+    """A sentence and the exit code that goes with it."""
+
+    text: str
+    exit_code: int = 1
 
 
-def exit_code(error: BaseException) -> int:
-    """Returns the exit code that tells what kind of error it was."""
-    if isinstance(error, LeadBoxerError):
-        return error.exit_code
-    return ConfigurationInvalid.exit_code if type(error).__name__ == "ConfigFieldMissingException" else 1
+def tell(error: BaseException) -> Told:
+    """Returns what went wrong and what to do about it; of dlt's own errors the cause."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, LeadBoxerError):
+            return Told(f"{cause}{_stray(cause, os.environ)}", cause.exit_code)
+    for cause in reversed(causes):
+        for recognise in (_missing, _toml, _unknown_destination, _dependency, _file):
+            if told := recognise(cause):
+                return told
+    deepest = causes[-1]
+    first_line = next(iter(str(deepest).strip().splitlines()), "")
+    return Told(f"{type(deepest).__name__}: {first_line[:300]} (--debug shows where)")
+
+
+def missing(setting: str) -> str:
+    """Returns what to do about a setting of the source that nobody gave."""
+    where = _misplaced(setting) or _misnamed(setting, os.environ)
+    variable = f"{_PREFIX}{setting.upper()}"
+    if where:
+        return f"No {setting}: {where}."
+    return f"No {setting}: set it under {_SECTION} in {_file_of(setting)}, or as {variable} in the environment."
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what caused it, the root last."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or getattr(cause, "inner_exc", None) or cause.__context__
+
+
+def _file_of(setting: str) -> str:
+    return _FILES.get(setting, ".dlt/config.toml or .dlt/secrets.toml")
+
+
+def _misplaced(setting: str) -> str:
+    """Finds a setting that stands in another section, or a secret that stands in config.toml."""
+    for provider in Container()[PluggableRunContext].providers.providers:
+        if not provider.name.endswith(".toml"):
+            continue
+        document: Any = provider
+        for path in _paths(tomlkit.parse(document.to_toml()).unwrap(), setting):
+            section = f"[{'.'.join(path)}]" if path else "no section"
+            if section == _SECTION:
+                return f"move it from .dlt/{provider.name}, which is not for secrets, to {_file_of(setting)}"
+            if "leadboxer" in section.lower():
+                return f"in .dlt/{provider.name} it stands under {section}; move it under {_SECTION}"
+    return ""
+
+
+def _paths(document: Mapping[str, Any], setting: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, setting, (*above, name))
+        elif name == setting:
+            yield above
+
+
+def _misnamed(setting: str, environment: Mapping[str, str]) -> str:
+    """Finds an environment variable that was meant, and that dlt does not read."""
+    for name in environment:
+        if "LEADBOXER" in name.upper() and name.upper().endswith(setting.upper()):
+            return f"the environment has {name}, which dlt does not read; rename it to {_PREFIX}{setting.upper()}"
+    return ""
+
+
+def _stray(error: LeadBoxerError, environment: Mapping[str, str]) -> str:
+    """Names the variable that a refused key or dataset id came from, if it is not plainly meant for LeadBoxer."""
+    settings = ("api_key", "site") if isinstance(error, (CredentialsRejected, AccessDenied)) else ()
+    if isinstance(error, ConfigurationInvalid):
+        settings = tuple(name for name in ("api_key", "site") if str(error).startswith(name))
+    for setting in settings:
+        for name in (f"SOURCES__{setting.upper()}", setting.upper()):
+            if name in environment and f"{_PREFIX}{setting.upper()}" not in environment:
+                return (
+                    f" The {setting} was taken from the environment variable {name}, which goes before .dlt/: "
+                    f"unset it, or set {_PREFIX}{setting.upper()}."
+                )
+    return ""
+
+
+def _missing(error: BaseException) -> Told | None:
+    if not isinstance(error, ConfigFieldMissingException):
+        return None
+    leaf = next(_leaves(error.traces), None)
+    if leaf is None or "destination" not in leaf.sections:
+        return Told(" ".join(missing(field) for field in error.fields), _CONFIGURATION)
+    names = " and no ".join(dict.fromkeys(_fields(error.traces)))
+    section = ".".join(leaf.sections)
+    variable = "__".join((*leaf.sections, next(_fields(error.traces)))).upper()
+    return Told(
+        f"No {names} for the destination: set it under [{section}] in .dlt/secrets.toml, or as {variable} "
+        "in the environment.",
+        _CONFIGURATION,
+    )
+
+
+def _leaves(traces: Mapping[str, Any]) -> Iterator[LookupTrace]:
+    for found in traces.values():
+        for trace in found:
+            if isinstance(trace, LookupTraces):
+                yield from _leaves(trace.traces)
+            elif trace.sections:
+                yield trace
+
+
+def _fields(traces: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the missing fields; of a missing group those in it, of the first of several possible groups."""
+    for name, found in traces.items():
+        group = next((trace for trace in found if isinstance(trace, LookupTraces)), None)
+        yield from _fields(group.traces) if group else [name]
+
+
+def _toml(error: BaseException) -> Told | None:
+    if not isinstance(error, TomlProviderReadException):
+        return None
+    reason = str(error).strip().splitlines()[-1]
+    return Told(f"{' or '.join(error.full_paths)} is not TOML: {reason[:200]}; correct it.", _CONFIGURATION)
+
+
+def _unknown_destination(error: BaseException) -> Told | None:
+    if not isinstance(error, UnknownDestinationModule):
+        return None
+    known = sorted(name for name in dlt.destinations.__all__ if name != "destination")
+    near = difflib.get_close_matches(error.ref, known, 1)
+    guess = f"did you mean {near[0]}? There are" if near else "there are"
+    return Told(f"There is no destination {error.ref}: {guess} {', '.join(known)}.", _CONFIGURATION)
+
+
+def _dependency(error: BaseException) -> Told | None:
+    if not isinstance(error, MissingDependencyException):
+        return None
+    wanted = " ".join(f"'{name}'" for name in error.dependencies)
+    return Told(f"{error.caller} needs packages that are not installed: pip install {wanted}.", _CONFIGURATION)
+
+
+def _file(error: BaseException) -> Told | None:
+    """A file that cannot be written, known by its error number or, from DuckDB, by its text."""
+    text = " ".join(str(error).split())
+    number = error.errno if isinstance(error, OSError) else None
+    quoted = re.search(r"[\"']([^\"']+)[\"']", text)
+    name = str(getattr(error, "filename", None) or (quoted[1] if quoted else "the file"))
+    for pattern, say in _DUCKDB.items():
+        if re.search(pattern, text):
+            return say(name, text)
+    if number in _FULL or re.search("No space left on device|File too large|Disk quota exceeded", text):
+        return Told("The disk is full: make room and run it again; the slices that were finished are kept.")
+    if number in _FORBIDDEN:
+        return _not_writable(name)
+    return None
+
+
+def _not_writable(name: str) -> Told:
+    return Told(
+        f"{name} cannot be written: allow it, or choose another place (--db for the database, DLT_DATA_DIR for dlt's "
+        "working folder).",
+        _CONFIGURATION,
+    )
+
+
+def _locked(name: str, text: str) -> Told:
+    holder = re.search(r"\(PID (\d+)\)", text)
+    who = f"another program (process {holder[1]})" if holder else "another program"
+    return Told(f"{name} is open in {who}: close it there, or choose another file with --db.")
+
+
+_DUCKDB: dict[str, Callable[[str, str], Told]] = {
+    "Could not set lock on file": _locked,
+    "not a valid DuckDB database": lambda name, _: Told(
+        f"{name} is no DuckDB file: choose another with --db.", _CONFIGURATION
+    ),
+    "database file with version number": lambda name, _: Told(
+        f"{name} was written by another version of DuckDB: pip install --upgrade duckdb.", _CONFIGURATION
+    ),
+    "Is a directory": lambda name, _: Told(f"{name} is a folder: name a file with --db.", _CONFIGURATION),
+    "Cannot open file.*No such file": lambda name, _: Told(
+        f"The folder of {name} does not exist: make it, or choose another with --db.", _CONFIGURATION
+    ),
+    "Cannot open file.*(Permission denied|Read-only file system|not permitted)|in read-only mode": (
+        lambda name, _: _not_writable(name)
+    ),
+}
+"""What DuckDB says, and what it means."""

@@ -1,0 +1,99 @@
+"""`leadboxer check`: whether a load would work, before it costs anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+import dlt
+from dlt.common.configuration import with_config
+
+from leadboxer_source import settings
+from leadboxer_source.check import NAMES, Finding, check_account, check_destination, worst
+from leadboxer_source.cli.options import Place, taken_account, taken_place, with_account, with_place
+from leadboxer_source.cli.sentences import missing, tell
+from leadboxer_source.errors import ConfigurationInvalid
+from leadboxer_source.settings import Settings
+
+_MARKS = {"fine": ("✓", "green"), "doubtful": ("!", "yellow"), "wrong": ("✗", "red"), "unknown": ("·", "bright_black")}
+
+
+@click.command(epilog="\b\nExample: leadboxer check --destination duckdb --db leadboxer.duckdb")
+@with_place
+@with_account
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+def command(*, as_json: bool, **options: Any) -> int:
+    """Check key, dataset, quota and destination. Sends three requests at the most."""
+    place, account = taken_place(options), taken_account(options)
+    findings = []
+    for finding in (*_account(account), _destination(place)):
+        findings.append(finding)
+        if not as_json:
+            mark, colour = _MARKS[finding.state]
+            click.echo(f"{click.style(mark, fg=colour)} {finding.name:<11} {finding.told}")
+    code = worst(findings)
+    if as_json:
+        click.echo(json.dumps({"fine": code == 0, "findings": [finding._asdict() for finding in findings]}))
+    return code
+
+
+@with_config(sections=("sources", "leadboxer"))
+def _configured(
+    site: str | None = None,
+    api_key: dlt.TSecretStrValue | None = None,
+    base_url: str = settings.BASE_URL,
+    rate_limit: str = settings.RATE_LIMIT,
+    limiter_store: str | None = None,
+) -> dict[str, str | None]:
+    """What is configured, given or not: the same names as `leadboxer_source` has."""
+    return {
+        "base_url": base_url,
+        "api_key": api_key,
+        "site": site,
+        "rate_limit": rate_limit,
+        "limiter_store": limiter_store,
+    }
+
+
+def _account(given: dict[str, Any]) -> Iterator[Finding]:
+    """What is configured; if that can be right, what LeadBoxer says to it."""
+    configured = _configured(**given)
+    key = configured["api_key"] or ""
+    parsers: dict[str, tuple[str, Callable[[str], Any]]] = {
+        "address": ("base_url", settings.parse_base_url),
+        "key": ("api_key", settings.parse_key),
+        "dataset": ("site", lambda site: settings.parse_site(site, key)),
+        "rate limit": ("rate_limit", settings.parse_rate_limit),
+    }
+    parsed: dict[str, Any] = {}
+    wrong: dict[str, Finding] = {}
+    for name, (argument, parse) in parsers.items():
+        value = configured[argument]
+        try:
+            if value is None:
+                raise ConfigurationInvalid(missing(argument))
+            parsed[argument] = parse(value)
+        except ConfigurationInvalid as error:
+            told = tell(error)
+            wrong[name] = Finding(name, "wrong", told.text, told.exit_code)
+    if wrong:
+        yield from (wrong.get(name, Finding(name, "unknown", "not checked")) for name in NAMES)
+        return
+    config = Settings(**parsed, limiter_store=configured["limiter_store"])
+    yield from check_account(config, say=lambda error: tell(error).text)
+
+
+def _destination(place: Place) -> Finding:
+    """Whether it can be written; a DuckDB file that was made for it is taken away again."""
+    existed = place.file is not None and place.file.exists()
+    try:
+        return check_destination(place.pipeline())
+    except Exception as error:
+        told = tell(error)
+        return Finding("destination", "wrong", told.text, told.exit_code or ConfigurationInvalid.exit_code)
+    finally:
+        if place.file is not None and not existed:
+            for file in (place.file, place.file.with_name(f"{place.file.name}.wal")):
+                file.unlink(missing_ok=True)

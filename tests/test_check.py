@@ -1,0 +1,162 @@
+"""`leadboxer check` says in one line each whether a load would work, with three requests at the most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leadboxer_source.check import check_account, clock_finding
+from leadboxer_source.cli import main
+from leadboxer_source.settings import RateLimit, Settings
+from tests.conftest import Desk, SkewedClock, World
+
+NAMES = ["address", "key", "dataset", "permission", "clock", "rate limit", "destination"]
+
+
+@pytest.fixture
+def checked(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Runs the command as JSON; returns its exit code and the findings by name."""
+    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
+    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
+    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
+    desk.server._clock = __import__("time").time
+
+    def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        desk.server.clear_requests()
+        code = main(["check", "--json", *arguments])
+        told = capsys.readouterr().out
+        assert desk.server.key not in told
+        found = json.loads(told)
+        assert len(desk.server.requests) <= 3
+        assert found["fine"] == (code == 0)
+        assert [finding["name"] for finding in found["findings"]] == NAMES
+        return code, {finding["name"]: finding for finding in found["findings"]}
+
+    return run
+
+
+def states(findings: dict[str, Any]) -> dict[str, str]:
+    return {name: finding["state"] for name, finding in findings.items()}
+
+
+def test_a_set_up_that_works(checked: Any, desk: Desk) -> None:
+    code, findings = checked()
+    assert (code, states(findings)) == (0, dict.fromkeys(NAMES, "fine"))
+    assert desk.requests() == {"leads": 1, "sessions": 1, "events": 1}
+    assert findings["permission"]["told"] == "may read users, sessions and events"
+    assert findings["rate limit"]["told"] == "10/minute for each endpoint, 9 of them free now"
+    assert not list(Path().glob("*.duckdb*")), "nothing is left behind"
+
+
+def test_each_line_has_its_mark(checked: Any, capsys: Any) -> None:
+    assert main(["check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines] == ["✓"] * len(NAMES)
+    assert [line[2:13].strip() for line in lines] == NAMES
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "name", "sentence"),
+    [
+        ({"API_KEY": "wrong"}, 5, "key", "does not know this API key (401)"),
+        ({"SITE": "a" * 32}, 5, "dataset", "may not read this dataset (403)"),
+        ({"SITE": "typo"}, 4, "dataset", "not a LeadBoxer dataset id"),
+        ({"API_KEY": None}, 4, "key", "No api_key: set it under [sources.leadboxer] in .dlt/secrets.toml"),
+        ({"SITE": None}, 4, "dataset", "No site: set it"),
+        ({"BASE_URL": "http://127.0.0.1:9/v1"}, 1, "address", "connection refused"),
+        ({"BASE_URL": "leadboxer"}, 4, "address", "not a web address"),
+        ({"RATE_LIMIT": "fast"}, 4, "rate limit", "is not a rate"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_exit_code(
+    checked: Any,
+    environment: dict[str, str | None],
+    code: int,
+    name: str,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable, value in environment.items():
+        if value is None:
+            monkeypatch.delenv(f"SOURCES__LEADBOXER__{variable}")
+        else:
+            monkeypatch.setenv(f"SOURCES__LEADBOXER__{variable}", value)
+    got, findings = checked()
+    assert got == code
+    assert findings[name]["state"] == "wrong"
+    assert sentence in findings[name]["told"]
+    assert [other for other, state in states(findings).items() if state == "wrong"] == [name]
+    assert findings["destination"]["state"] == "fine", "one trouble does not hide another"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fault", "code", "name", "sentence"),
+    [
+        ("leads", "402", 5, "permission", "free tier (402)"),
+        ("leads", "html_200", 6, "address", "no JSON but a web page"),
+        ("leads", "redirect_other_host", 6, "address", "redirects to another host"),
+        ("leads", "500", 1, "address", "status 500"),
+        ("leads", "429", 3, "rate limit", "LeadBoxer refused the request (429): try again in"),
+        ("sessions", "403", 5, "permission", "may read users but no sessions (403)"),
+        ("events", "403", 5, "permission", "may read users and sessions but no events (403)"),
+        ("sessions", "404", 0, "permission", "may read users and sessions"),
+        ("events", "429", 0, "permission", "Not tried for events"),
+    ],
+)
+def test_what_the_api_answers_is_told(
+    checked: Any, desk: Desk, endpoint: str, fault: str, code: int, name: str, sentence: str
+) -> None:
+    desk.server.faults.fail_next(endpoint, fault, times=9)
+    got, findings = checked()
+    assert got == code
+    assert sentence in findings[name]["told"]
+
+
+def test_a_spent_budget_is_told_at_once_and_sends_nothing(checked: Any, desk: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "1/minute")
+    assert checked()[0] == 0
+    code, findings = checked()
+    assert code == 3
+    assert "Another process here uses this key: try again in" in findings["rate limit"]["told"]
+    assert not desk.server.requests
+
+
+def test_an_empty_dataset_is_doubtful(desk: Desk) -> None:
+    desk.with_world(World(seed=1, users=0, days=1, now_ms=desk.now_ms))
+    config = Settings(desk.world.site, desk.server.key, desk.server.url, limiter_store=":memory:")
+    findings = {finding.name: finding for finding in check_account(config, desk.clock)}
+    assert findings["dataset"].state == "doubtful"
+    assert findings["permission"].told == "may read users"
+
+
+@pytest.mark.parametrize(("wrong_by_s", "way"), [(7_200, "ahead of"), (-7_200, "behind")])
+def test_a_wrong_clock_is_doubtful(desk: Desk, wrong_by_s: float, way: str) -> None:
+    clock = SkewedClock(desk.clock, wrong_by_s)
+    config = Settings(desk.world.site, desk.server.key, desk.server.url, RateLimit(9, 1.0), limiter_store=":memory:")
+    findings = {finding.name: finding for finding in check_account(config, clock)}
+    assert findings["clock"].state == "doubtful"
+    assert findings["clock"].told.startswith(f"2 hours {way} LeadBoxer's")
+
+
+def test_a_server_without_a_clock_is_doubtful() -> None:
+    assert clock_finding(0, None).state == "doubtful"
+
+
+def test_a_destination_that_cannot_be_written_is_wrong(checked: Any) -> None:
+    Path("taken.duckdb").mkdir()
+    code, findings = checked("--db", "taken.duckdb")
+    assert code == 4
+    assert findings["destination"]["state"] == "wrong"
+    assert "taken.duckdb" in findings["destination"]["told"]
+    assert findings["key"]["state"] == "fine"
+
+
+def test_a_folder_of_files_can_be_checked(checked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", str(tmp_path / "bucket"))
+    code, findings = checked("--destination", "filesystem")
+    assert (code, findings["destination"]["state"]) == (0, "fine")
+    assert not [path for path in (tmp_path / "bucket").rglob("*") if path.is_file()]
