@@ -40,11 +40,11 @@ demo: $(INSTALLED) ## Load a simulated LeadBoxer into a local DuckDB file
 test: $(INSTALLED) ## Run the tests, with branch coverage at the end
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not servers" --cov --cov-report=term:skip-covered $(TESTS)
 
-test-servers: $(INSTALLED) ## Run the tests that need PostgreSQL and Redis (`make servers` installs them)
+test-servers: $(INSTALLED) ## Run the tests that need PostgreSQL, Redis or a browser (`make servers` installs them)
 	$(BIN)/python -m pytest -n $(WORKERS) -m servers $(TESTS)
 
-servers: ## Install PostgreSQL and Redis from Debian's packages, where they are missing
-	@for package in postgresql redis-server; do \
+servers: ## Install PostgreSQL, Redis and Chromium from Debian's packages, where they are missing
+	@for package in postgresql redis-server chromium; do \
 		dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	if [ -n "$$missing" ]; then apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi

@@ -220,9 +220,7 @@ def parse_range(
     """
     start_ms, end_ms = parse_instant(start_date, "start_date"), parse_instant(end_date, "end_date")
     if start_ms is not None and start_ms > now_ms:
-        raise ConfigurationInvalid(
-            f"start_date {str(start_date)!r} is in the future (UTC): nobody was seen since then."
-        )
+        raise ConfigurationInvalid(f"start_date {str(start_date)!r} is in the future: nobody was seen since then.")
     if start_ms is not None and end_ms is not None and end_ms <= start_ms:
         raise ConfigurationInvalid(f"end_date {str(end_date)!r} is not after start_date {str(start_date)!r}.")
     return start_ms, end_ms

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-import duckdb
 from rich.console import Console
 from rich.table import Table
 
 from leadboxer_source import Report, SyncResult, sync
 from leadboxer_source.cli.progress import describe
+from leadboxer_source.profile import read
+from leadboxer_source.profile_views import as_text
 from leadboxer_source.rows import instant
 
 # dlt resolves a relative path from where a pipeline was first run
@@ -40,11 +41,8 @@ def sandbox() -> Iterator[dict[str, Any]]:
         server.wait()
 
 
-def load(console: Console, account: dict[str, Any]) -> SyncResult:
+def load(console: Console, pipeline: dlt.Pipeline, account: dict[str, Any]) -> SyncResult:
     """Loads the dataset and shows how it goes."""
-    destination = dlt.destinations.duckdb(str(DATABASE))
-    # begins anew each time, whatever an earlier demonstration left in dlt's data folder
-    pipeline = dlt.pipeline("leadboxer_demo", destination=destination, dataset_name=DATASET).drop()
     with console.status("Listing users ...") as status:
 
         def show(report: Report) -> None:
@@ -62,27 +60,14 @@ def summary(rows: Any, result: SyncResult) -> Table:
     return table
 
 
-def timeline(rows: Any) -> Table:
-    """One lead's visits, hit by hit."""
-    [(user_id, name)] = rows(
-        "SELECT u.user_id, coalesce(u.first_name || ' ' || u.last_name, u.organization_name, 'somebody unidentified') "
-        "FROM users u JOIN sessions s USING (user_id) JOIN events e ON e.session_id = s.session_id "
+def somebody(rows: Any) -> str:
+    """The id of a known lead whose clickstream fits on a screen."""
+    [(user_id,)] = rows(
+        "SELECT u.user_id FROM users u JOIN sessions s USING (user_id) JOIN events e ON e.session_id = s.session_id "
         "WHERE u.email IS NOT NULL "
         "GROUP BY ALL HAVING count(*) BETWEEN 8 AND 14 ORDER BY count(DISTINCT s.session_id) DESC, 1 LIMIT 1"
     )
-    table = Table("when (UTC)", "visit", "what", "where", title=f"The clickstream of {name}", title_justify="left")
-    shown = ""
-    for at_ms, session_id, channel, title, page in rows(
-        "SELECT epoch_ms(occurred_at), session_id, s.channel, e.title, coalesce(e.root_url, '') FROM events e "
-        "JOIN sessions s USING (session_id) WHERE s.user_id = ? ORDER BY occurred_at, event_key",
-        [user_id],
-    ):
-        visit = "" if session_id == shown else f"by {channel}"
-        if visit and shown:
-            table.add_section()
-        shown = session_id
-        table.add_row(f"{instant(at_ms):%Y-%m-%d %H:%M:%S}", visit, title, page)
-    return table
+    return str(user_id)
 
 
 def main() -> None:
@@ -92,24 +77,22 @@ def main() -> None:
     console.print(
         f"A simulated LeadBoxer with {USERS} users, a minute compressed to a second: {RATE_LIMIT} an endpoint."
     )
+    destination = dlt.destinations.duckdb(str(DATABASE))
+    # begins anew each time, whatever an earlier demonstration left in dlt's data folder
+    pipeline = dlt.pipeline("leadboxer_demo", destination=destination, dataset_name=DATASET).drop()
     with sandbox() as account:
-        result = load(console, account)
-    with duckdb.connect(str(DATABASE), read_only=True) as connection:
-        connection.execute(f"SET search_path = '{DATASET}'")
-
-        def rows(sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
-            return connection.execute(sql, parameters or []).fetchall()
-
-        console.print(summary(rows, result))
+        result = load(console, pipeline, account)
+    with pipeline.sql_client() as sql:
+        console.print(summary(sql.execute_sql, result))
         covered = result.runs[-1].covered[-1]
         refused = sum(sum(run.refusals.values()) for run in result.runs)
         console.print(
             f"Complete from {instant(covered.lo):%Y-%m-%d} to {instant(covered.hi):%Y-%m-%d %H:%M} UTC; "
             f"{refused} requests were refused. Another run would ask for the newest page and nothing else.\n"
         )
-        console.print(timeline(rows))
+        console.print(as_text(read(sql, somebody(sql.execute_sql))))
     console.print(
-        f"It is all in {DATABASE.name}, dataset {DATASET}. To load a real account, put this into .dlt/secrets.toml\n\n"
+        f"\nIt is all in {DATABASE.name}, dataset {DATASET}. To load a real account, put this into .dlt/secrets.toml\n\n"
         "  [sources.leadboxer]\n"
         '  site = "your dataset id: 32 letters and digits"\n'
         '  api_key = "from the LeadBoxer App: Integrations, Data, API key"\n\n'

@@ -35,6 +35,10 @@ ORDER = [
     "lock",
     "sync",
     "upkeep",
+    "check",
+    "schema",
+    "profile",
+    "profile_views",
 ]
 """Modules, lowest first; the command line stands above all of them."""
 

@@ -59,6 +59,20 @@ class Place(NamedTuple):
         target: Any = dlt.destinations.duckdb(str(path)) if path else self.destination
         return dlt.pipeline(self.name or f"leadboxer_{digest}", destination=target, dataset_name=self.dataset)
 
+    def loaded_pipeline(self) -> dlt.Pipeline:
+        """Returns the pipeline of this place to read what it loaded.
+
+        Raises:
+            ConfigurationInvalid: There is no such DuckDB file.
+        """
+        pipeline = self.pipeline()
+        # opening a DuckDB file that is not there would make one
+        if self.file is not None and not self.file.exists():
+            raise ConfigurationInvalid(f"There is no {self.file}: run `leadboxer sync` first, or name it with --db.")
+        if not pipeline.schema_names:
+            pipeline.sync_destination()
+        return pipeline
+
 
 def with_place(command: Decorated) -> Decorated:
     """Adds the options that say where to load to; `taken_place` reads them."""

@@ -109,7 +109,7 @@ def _misnamed(setting: str, environment: Mapping[str, str]) -> str:
 
 def _stray(error: LeadBoxerError, environment: Mapping[str, str]) -> str:
     """Names the variable that a refused key or dataset id came from, if it is not plainly meant for LeadBoxer."""
-    settings = ("api_key", "site") if isinstance(error, (CredentialsRejected, AccessDenied)) else ()
+    settings: tuple[str, ...] = ("api_key", "site") if isinstance(error, (CredentialsRejected, AccessDenied)) else ()
     if isinstance(error, ConfigurationInvalid):
         settings = tuple(name for name in ("api_key", "site") if str(error).startswith(name))
     for setting in settings:
