@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-servers servers lint format coverage bench limits requirements audit sbom clean
+.PHONY: help demo test test-slow test-servers test-versions servers lint format coverage bench limits requirements audit sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,6 +49,14 @@ servers: ## Install PostgreSQL, Redis and Chromium from Debian's packages, where
 	if [ -n "$$missing" ]; then apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 
+# What depends on versions: dlt's interfaces, the command line, types, and a whole load.
+VERSION_TESTS = tests/test_plain_dlt.py tests/test_bad_input.py tests/test_check.py tests/test_profile.py \
+	tests/test_schema.py tests/test_typed.py tests/test_resume.py tests/test_package.py
+
+test-versions: .venv-3.10/.installed .venv-3.13/.installed ## Run tests on the lowest and on the newest versions
+	.venv-3.10/bin/python -m pytest -n $(WORKERS) -m "not slow and not servers" $(or $(TESTS),$(VERSION_TESTS))
+	.venv-3.13/bin/python -m pytest -n $(WORKERS) -m "not slow and not servers" $(or $(TESTS),$(VERSION_TESTS))
+
 test-slow: $(INSTALLED) ## Run the long searches and full-size loads
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(TESTS)
 
@@ -85,13 +93,25 @@ sbom: $(INSTALLED) $(AUDIT) ## Write what the environment is made of to dist/sbo
 		--output-format JSON --output-file dist/sbom.cdx.json $(BIN)/python
 
 clean: ## Remove environments, builds and caches
-	rm -rf $(VENV) .venv-uv .venv-audit build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(FIND_PYTHON); echo "Making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV)
 	@$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Python 3.10 gets the floor of every dependency, Python 3.13 the newest versions. pip is new enough for groups.
+.venv-3.10/.installed .venv-3.13/.installed: .venv-%/.installed: pyproject.toml
+	@for python in python$* "$$HOME"/.pyenv/versions/$*.*/bin/python; do \
+		"$$python" -c 'import ensurepip, venv' >/dev/null 2>&1 && break; python=; done; \
+	if [ -z "$$python" ]; then echo "Python $* with its venv module is needed: python$* is not on PATH." >&2; exit 1; fi; \
+	echo "Making .venv-$* with $$python"; "$$python" -m venv --clear .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@sed -n 's/^    "\([a-z-]*\)>=\([0-9.]*\)",.*/\1==\2/p' pyproject.toml > .venv-$*/floors.txt
+	@.venv-$*/bin/python -m pip install --quiet --no-compile --group dev --editable '.[duckdb,sandbox]' \
+		$(if $(filter 3.10,$*),--constraint .venv-$*/floors.txt)
 	@touch $@
 
 $(UV):

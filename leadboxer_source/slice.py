@@ -206,6 +206,17 @@ class Slice:
         memories = self.memories() if self._concluded else self._memories
         return run_rows(self._report, self._config.site, {name: memories[name] for name in self._selected})
 
+    def metrics(self) -> dict[str, Any]:
+        """Returns what the run cost and why it ended, in plain numbers by endpoint."""
+        traffic, set_aside = self._connection.traffic, self.children.set_aside.values()
+        return {
+            "stopped": self._stopped,
+            "requests": dict(traffic.requests),
+            "refusals": {endpoint: count for endpoint, count in traffic.refusals.items() if count},
+            "waited_seconds": {endpoint: round(seconds, 1) for endpoint, seconds in traffic.waited_seconds.items()},
+            "failures": sum(len(entries) for entries in set_aside),
+        }
+
     def _fill_holes(self) -> Polled:
         """Lists the newest hole, hands out who is in it, and goes on to the next older one."""
         days, window = 1, self._first_window()
@@ -513,6 +524,10 @@ class Slices:
             self._begin({name: Remembered() for name in COVERED}, set(COVERED))
         assert self._slice is not None  # noqa: S101 - begun above
         return self._slice.children
+
+    def metrics(self) -> dict[str, Any]:
+        """Returns what the last slice cost and why it ended, for dlt's trace."""
+        return self._slice.metrics() if self._slice is not None else {}
 
     def failures(self) -> Polled:
         """Yields a row for each child that failed or may be cut, and one that deletes it once it has healed."""

@@ -122,7 +122,12 @@ def leadboxer_source(
     @dlt.resource(**TABLES["users"])
     def users() -> Polled:
         selected = set(dlt.current.source().selected_resources)
-        yield from slices.users(dlt.current.resource_state, selected, dlt.current.source_state(FORGOTTEN))
+        # kept before the first row: when a limit closes the run early, dlt has no current resource any more
+        metrics = dlt.current.resource_metrics()
+        try:
+            yield from slices.users(dlt.current.resource_state, selected, dlt.current.source_state(FORGOTTEN))
+        finally:
+            metrics.update(slices.metrics())
 
     @dlt.transformer(data_from=users, **TABLES["sessions"])
     def sessions(users: Rows) -> Polled:

@@ -92,7 +92,8 @@ def main() -> None:
         )
         console.print(as_text(read(sql, somebody(sql.execute_sql))))
     console.print(
-        f"\nIt is all in {DATABASE.name}, dataset {DATASET}. To load a real account, put this into .dlt/secrets.toml\n\n"
+        f"\nIt is all in {DATABASE.name}, dataset {DATASET}. "
+        "To load a real account, put this into .dlt/secrets.toml\n\n"
         "  [sources.leadboxer]\n"
         '  site = "your dataset id: 32 letters and digits"\n'
         '  api_key = "from the LeadBoxer App: Integrations, Data, API key"\n\n'

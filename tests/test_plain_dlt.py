@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 
 import dlt
 import pytest
+from dlt.common.runtime.collector import DictCollector, LogCollector
+from dlt.extract.reference import SourceReference
 
 from leadboxer_source import leadboxer_source
 from tests.conftest import Desk
@@ -114,3 +117,95 @@ def test_tables_join_over_their_declared_references(desk: Desk) -> None:
     dataset = desk.pipeline().dataset()
     joined = dataset.table("sessions").join("users").select("session_id").fetchall()
     assert len(joined) == len(desk.world.truth().sessions)
+
+
+def test_a_reference_finds_the_source(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
+    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
+    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
+    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
+    given = {"clock": desk.clock, "limiter_store": ":memory:"}
+    source = SourceReference.from_reference("leadboxer", source_kwargs=given)
+    assert (source.name, source.section) == ("leadboxer", "leadboxer")
+    desk.pipeline().run(source)
+    desk.assert_equal_to_truth()
+
+
+def test_a_process_that_only_imports_dlt_finds_it_and_is_not_warned() -> None:
+    script = (
+        "import dlt; from dlt.extract.reference import SourceReference as R;"
+        "print(R.from_reference('leadboxer', source_kwargs={'site': 'a' * 32, 'api_key': 'k'}).name)"
+    )
+    told = subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == ("leadboxer\n", "")
+
+
+def test_the_trace_tells_requests_waits_and_failures(desk: Desk) -> None:
+    poisoned = desk.world.user_ids()[0]
+    desk.server.faults.poison(poisoned, "400")
+    desk.server.faults.fail_next("leads", "429")
+    desk.load()
+    metrics = users_metrics(desk.pipeline())
+    assert metrics["requests"] == desk.requests()
+    assert metrics["refusals"] == {"leads": 1}
+    assert metrics["waited_seconds"]["leads"] >= 1
+    assert (metrics["failures"], metrics["stopped"]) == (1, "covered")
+    desk.load(max_requests=5)
+    assert users_metrics(desk.pipeline())["requests"] == desk.requests()
+
+
+def users_metrics(pipeline: dlt.Pipeline) -> dict[str, Any]:
+    """What the resource `users` left in the trace of the last run."""
+    trace = pipeline.last_trace
+    assert trace is not None
+    steps = [step for steps in trace.last_extract_info.metrics.values() for step in steps]
+    return next(
+        step["resource_metrics"]["users"] for step in steps if "users" in step["resource_metrics"]
+    ).custom_metrics
+
+
+def test_a_run_that_a_limit_cuts_short_leaves_its_cost_in_the_trace(desk: Desk) -> None:
+    desk.pipeline().run(desk.source(chunk_size=5).add_limit(1))
+    assert users_metrics(desk.pipeline())["stopped"] == "closed"
+
+
+def test_dlts_progress_collectors_count(desk: Desk) -> None:
+    counted = Counting()
+    pipeline = desk.pipeline()
+    pipeline.collector = counted
+    pipeline.run(desk.source())
+    truth = desk.world.truth()
+    assert counted.most["Extract leadboxer"]["users"] == 40
+    assert counted.most["Extract leadboxer"]["sessions"] == len(truth.sessions)
+    assert counted.most["Extract leadboxer"]["events"] == len(truth.events)
+    pipeline.collector = LogCollector(0.001, io.StringIO())
+    pipeline.run(desk.source(), refresh="drop_sources")
+    desk.assert_equal_to_truth()
+
+
+class Counting(DictCollector):
+    """Keeps what each step counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most: dict[str, dict[str, int]] = {}
+
+    def _stop(self) -> None:
+        self.most.setdefault(self.step, {}).update(self.counters)
+        super()._stop()
+
+
+@pytest.mark.parametrize(("operation", "told"), [("info", "users with 1 table(s)"), ("trace", "- events: ")])
+def test_dlts_own_command_shows_the_pipeline(desk: Desk, operation: str, told: str) -> None:
+    desk.load()
+    command = [
+        str(Path(sys.executable).with_name("dlt")),
+        "pipeline",
+        "--pipelines-dir",
+        "pipelines",
+        "desk",
+        operation,
+    ]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert told in shown.stdout
+    assert desk.server.key not in shown.stdout + shown.stderr

@@ -72,9 +72,7 @@ def test_the_timeline_can_be_read_in_a_terminal(desk: Desk, show: Any) -> None:
     user_id, email = known_user(desk)
     code, shown = show(email.upper())
     assert code == 0
-    titles = desk.rows(
-        f"SELECT events.title FROM events JOIN sessions s USING (session_id) WHERE s.user_id = '{user_id}'"
-    )
+    titles = desk.rows(f"SELECT e.title FROM events e JOIN sessions s USING (session_id) WHERE s.user_id = '{user_id}'")
     assert f"visits with {len(titles)} hits from" in shown
     assert all(title in shown for (title,) in titles)
 
