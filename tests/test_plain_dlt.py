@@ -158,10 +158,10 @@ def users_metrics(pipeline: dlt.Pipeline) -> dict[str, Any]:
     """What the resource `users` left in the trace of the last run."""
     trace = pipeline.last_trace
     assert trace is not None
-    steps = [step for steps in trace.last_extract_info.metrics.values() for step in steps]
-    return next(
-        step["resource_metrics"]["users"] for step in steps if "users" in step["resource_metrics"]
-    ).custom_metrics
+    extracted = trace.last_extract_info
+    assert extracted is not None
+    steps = [step["resource_metrics"] for steps in extracted.metrics.values() for step in steps]
+    return next(metrics["users"].custom_metrics for metrics in steps if "users" in metrics)
 
 
 def test_a_run_that_a_limit_cuts_short_leaves_its_cost_in_the_trace(desk: Desk) -> None:

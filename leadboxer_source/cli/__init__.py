@@ -6,6 +6,7 @@ Exit codes: 0 all covered, 3 stopped with progress, 4 configuration, 5 credentia
 from __future__ import annotations
 
 import importlib
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import click
 from leadboxer_source.cli.sentences import tell
 
 STOPPED_WITH_PROGRESS = 3
+WRONG_USAGE = 4
 
 COMMANDS = ("check", "plan", "sync", "status", "profile", "resync", "forget", "schema", "sandbox")
 """Each is the `command` of the module of its name; they stand in the help in this order."""
@@ -35,6 +37,12 @@ class _Commands(click.Group):
         return command
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Takes the traceback from what dlt logs."""
+    record.exc_info = record.exc_text = None
+    return True
+
+
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="leadboxer-source")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
@@ -46,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code. What goes wrong is told in one sentence on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments  # wherever it stands: it is added to a command that has just failed
+    if not debug:
+        logging.getLogger("dlt").addFilter(_without_traceback)
     with suppress(ValueError):  # not the main thread: whoever embeds the command line has signals of their own
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -56,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo("leadboxer: Stopped; the slices that were finished are kept. Run it again to go on.", err=True)
         return STOPPED_WITH_PROGRESS
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        of = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "leadboxer"
+        click.echo(f"leadboxer: {error.format_message().rstrip('.')}; see `{of} --help`.", err=True)
+        return WRONG_USAGE
     except Exception as error:
         if debug:
             raise

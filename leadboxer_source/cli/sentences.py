@@ -9,23 +9,30 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt.destinations
 import tomlkit
 from dlt.common.configuration.container import Container
-from dlt.common.configuration.exceptions import ConfigFieldMissingException, LookupTrace, LookupTraces
+from dlt.common.configuration.exceptions import (
+    ConfigFieldMissingException,
+    ConfigurationException,
+    LookupTrace,
+    LookupTraces,
+    ValueNotSecretException,
+)
 from dlt.common.configuration.providers.toml import TomlProviderReadException
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import MissingDependencyException
+from dlt.destinations.exceptions import DestinationConnectionError
 
 from leadboxer_source.errors import AccessDenied, ConfigurationInvalid, CredentialsRejected, LeadBoxerError
 
 _PREFIX = "SOURCES__LEADBOXER__"
 _SECTION = "[sources.leadboxer]"
-_FILES = {"api_key": ".dlt/secrets.toml"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _CONFIGURATION = ConfigurationInvalid.exit_code
@@ -45,7 +52,7 @@ def tell(error: BaseException) -> Told:
         if isinstance(cause, LeadBoxerError):
             return Told(f"{cause}{_stray(cause, os.environ)}", cause.exit_code)
     for cause in reversed(causes):
-        for recognise in (_missing, _toml, _unknown_destination, _dependency, _file):
+        for recognise in (_missing, _misfiled, _toml, _unknown_destination, _dependency, _file, _unreachable, _refused):
             if told := recognise(cause):
                 return told
     deepest = causes[-1]
@@ -53,13 +60,14 @@ def tell(error: BaseException) -> Told:
     return Told(f"{type(deepest).__name__}: {first_line[:300]} (--debug shows where)")
 
 
-def missing(setting: str) -> str:
-    """Returns what to do about a setting of the source that nobody gave."""
-    where = _misplaced(setting) or _misnamed(setting, os.environ)
-    variable = f"{_PREFIX}{setting.upper()}"
-    if where:
-        return f"No {setting}: {where}."
-    return f"No {setting}: set it under {_SECTION} in {_file_of(setting)}, or as {variable} in the environment."
+def missing(*settings: str) -> str:
+    """Returns what to do about settings of the source that nobody gave."""
+    for setting in settings:
+        if where := _misplaced(setting) or _misnamed(setting, os.environ):
+            return f"No {setting}: {where}."
+    names, variables = " and no ".join(settings), " and ".join(f"{_PREFIX}{setting.upper()}" for setting in settings)
+    where = f"under {_SECTION} in .dlt/secrets.toml, or in the environment as {variables}"
+    return f"No {names}: set {_it(settings)} {where}."
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -72,21 +80,19 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or getattr(cause, "inner_exc", None) or cause.__context__
 
 
-def _file_of(setting: str) -> str:
-    return _FILES.get(setting, ".dlt/config.toml or .dlt/secrets.toml")
+def _it(things: Collection[str]) -> str:
+    return "it" if len(things) == 1 else "them"
 
 
 def _misplaced(setting: str) -> str:
-    """Finds a setting that stands in another section, or a secret that stands in config.toml."""
+    """Finds a setting that stands in another section."""
     for provider in Container()[PluggableRunContext].providers.providers:
         if not provider.name.endswith(".toml"):
             continue
         document: Any = provider
         for path in _paths(tomlkit.parse(document.to_toml()).unwrap(), setting):
             section = f"[{'.'.join(path)}]" if path else "no section"
-            if section == _SECTION:
-                return f"move it from .dlt/{provider.name}, which is not for secrets, to {_file_of(setting)}"
-            if "leadboxer" in section.lower():
+            if section != _SECTION and "leadboxer" in section.lower():
                 return f"in .dlt/{provider.name} it stands under {section}; move it under {_SECTION}"
     return ""
 
@@ -127,13 +133,21 @@ def _missing(error: BaseException) -> Told | None:
         return None
     leaf = next(_leaves(error.traces), None)
     if leaf is None or "destination" not in leaf.sections:
-        return Told(" ".join(missing(field) for field in error.fields), _CONFIGURATION)
-    names = " and no ".join(dict.fromkeys(_fields(error.traces)))
-    section = ".".join(leaf.sections)
-    variable = "__".join((*leaf.sections, next(_fields(error.traces)))).upper()
+        return Told(missing(*error.fields), _CONFIGURATION)
+    names = list(dict.fromkeys(_fields(error.traces)))
+    variable = "__".join((*leaf.sections, names[0])).upper()
     return Told(
-        f"No {names} for the destination: set it under [{section}] in .dlt/secrets.toml, or as {variable} "
-        "in the environment.",
+        f"The destination has no {', no '.join(names)}: set {_it(names)} under [{'.'.join(leaf.sections)}] in "
+        f".dlt/secrets.toml, or in the environment as {variable}{' and so on' if len(names) > 1 else ''}.",
+        _CONFIGURATION,
+    )
+
+
+def _misfiled(error: BaseException) -> Told | None:
+    if not isinstance(error, ValueNotSecretException):
+        return None
+    return Told(
+        f"{error.key} is a secret but stands in {error.provider_name}: move it to .dlt/secrets.toml.",
         _CONFIGURATION,
     )
 
@@ -158,7 +172,8 @@ def _toml(error: BaseException) -> Told | None:
     if not isinstance(error, TomlProviderReadException):
         return None
     reason = str(error).strip().splitlines()[-1]
-    return Told(f"{' or '.join(error.full_paths)} is not TOML: {reason[:200]}; correct it.", _CONFIGURATION)
+    files = " or ".join(path for path in error.full_paths if Path(path).exists())
+    return Told(f"{files} is not TOML: {reason[:200]}; correct it.", _CONFIGURATION)
 
 
 def _unknown_destination(error: BaseException) -> Told | None:
@@ -191,6 +206,21 @@ def _file(error: BaseException) -> Told | None:
     if number in _FORBIDDEN:
         return _not_writable(name)
     return None
+
+
+def _unreachable(error: BaseException) -> Told | None:
+    # the drivers' own errors share the names that Python's database interface (PEP 249) gives them
+    if not isinstance(error, DestinationConnectionError) and type(error).__name__ != "OperationalError":
+        return None
+    reason = str(getattr(error, "inner_exc", error)).strip().splitlines()[0][:200]
+    return Told(f"The destination does not let us in ({reason}): check its credentials, and whether it runs.")
+
+
+def _refused(error: BaseException) -> Told | None:
+    """A setting that dlt cannot read; it shows no value that may be secret."""
+    if not isinstance(error, ConfigurationException):
+        return None
+    return Told(f"{str(error).strip().splitlines()[0][:300]}; correct it.", _CONFIGURATION)
 
 
 def _not_writable(name: str) -> Told:
