@@ -1,4 +1,7 @@
-"""Bad input gets one clear sentence and its exit code; the key appears nowhere."""
+"""Bad input gets one clear sentence and its exit code; the key appears nowhere.
+
+Each sentence that a test here sees stands in docs/troubleshooting.md, and no other does.
+"""
 
 from __future__ import annotations
 
@@ -6,57 +9,94 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from leadboxer_source.cli import main
 from leadboxer_source.errors import ConfigurationInvalid, StateUnreadable
 from leadboxer_source.state import VERSION, remember
 from tests.conftest import Desk
+from tests.test_package import ROOT
 
-COMMAND = Path(sys.executable).with_name("leadboxer")
+COMMAND = str(Path(sys.executable).with_name("leadboxer"))
+PREFIX = "SOURCES__LEADBOXER__"
+
+
+def documented() -> list[str]:
+    """The messages in the documentation; `...` stands for anything."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    return re.findall(r"^\| ``(.+?)`` \|", text, flags=re.MULTILINE)
+
+
+def pattern(message: str) -> str:
+    return ".*?".join(re.escape(part) for part in message.split("..."))
+
+
+def is_documented(told: str) -> bool:
+    return any(re.fullmatch(pattern(message), told) for message in documented())
 
 
 @pytest.fixture
 def configured(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
-    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
-    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
-    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
+    for name, value in account(desk).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr("leadboxer_source.transport._back_off", lambda _: 0.01)
-    desk.server._clock = __import__("time").time
+    desk.server._clock = time.time
     return desk
 
 
-def said(capsys: Any) -> str:
-    lines: list[str] = capsys.readouterr().err.strip().splitlines()
-    return next(line for line in lines if line.startswith("leadboxer: "))
+def account(desk: Desk) -> dict[str, str]:
+    given = {"SITE": desk.world.site, "API_KEY": desk.server.key, "BASE_URL": desk.server.url}
+    return {f"{PREFIX}{name}": value for name, value in {**given, "RATE_LIMIT": "unlimited"}.items()}
 
 
-@pytest.mark.parametrize(
-    ("environment", "fault", "code", "sentence"),
-    [
-        ({"API_KEY": None}, None, 4, "No api_key: set it under [sources.leadboxer]"),
-        ({"SITE": None}, None, 4, "No site"),
-        ({"API_KEY": "wrong"}, None, 5, "does not know this API key (401)"),
-        ({"SITE": "a" * 32}, None, 5, "may not read this dataset (403)"),
-        ({"SITE": "not-a-site"}, None, 4, "not a LeadBoxer dataset id"),
-        ({}, "402", 5, "free tier (402)"),
-        ({"BASE_URL": "http://127.0.0.1:9/v1"}, None, 1, "connection refused"),
-        ({"BASE_URL": "https://leadboxer.invalid/v1"}, None, 1, "host name is unknown"),
-        ({"BASE_URL": "http://api.leadboxer.com/v1"}, None, 4, "must begin with https"),
-        ({"BASE_URL": "leadboxer"}, None, 4, "not a web address"),
-        ({}, "html_200", 6, "no JSON but a web page"),
-        ({}, "redirect_other_host", 6, "redirects to another host"),
-        ({"START_DATE": "the other day"}, None, 4, "start_date 'the other day' is not a date"),
-        ({"RATE_LIMIT": "fast"}, None, 4, "rate_limit 'fast' is not a rate"),
-        ({"DISPLAY": "robots"}, None, 4, "display takes any of"),
-    ],
-)
+def run(*arguments: str, through: Sequence[str] = (), cwd: Path | None = None) -> tuple[int, str]:
+    """Runs the real command; returns its exit code and its sentence."""
+    done = subprocess.run([*through, COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    return done.returncode, sentence_in(done.stderr)
+
+
+def sentence_in(stderr: str) -> str:
+    [told] = [line for line in stderr.strip().splitlines() if line.startswith("leadboxer: ")]
+    return told.removeprefix("leadboxer: ")
+
+
+SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
+    ({"API_KEY": None, "SITE": None}, None, 4, "No site and no api_key: set them under [sources.leadboxer]"),
+    ({"API_KEY": None}, None, 4, "No api_key: set it under [sources.leadboxer]"),
+    ({"API_KEY": "wrong"}, None, 5, "does not know this API key (401)"),
+    ({"API_KEY": "two words"}, None, 4, "api_key is empty or has characters no key has"),
+    ({"SITE": "a" * 32}, None, 5, "may not read this dataset (403)"),
+    ({"SITE": "a" * 31}, None, 4, "not a LeadBoxer dataset id"),
+    ({"SITE": "some-key", "API_KEY": "A" * 32}, None, 4, "site and api_key are swapped"),
+    ({}, "402", 5, "free tier (402)"),
+    ({"BASE_URL": "http://127.0.0.1:9/v1"}, None, 1, "connection refused"),
+    ({"BASE_URL": "https://leadboxer.invalid/v1"}, None, 1, "host name is unknown"),
+    ({"BASE_URL": "http://api.leadboxer.com/v1"}, None, 4, "must begin with https"),
+    ({"BASE_URL": "leadboxer"}, None, 4, "not a web address"),
+    ({}, "500", 1, "status 500"),
+    ({}, "html_200", 6, "no JSON but a web page"),
+    ({}, "redirect_other_host", 6, "redirects to another host"),
+    ({"START_DATE": "the other day"}, None, 4, "start_date 'the other day' is not a date"),
+    ({"START_DATE": "2999-01-01"}, None, 4, "start_date '2999-01-01' is in the future"),
+    ({"START_DATE": "2026-02-02", "END_DATE": "2026-02-01"}, None, 4, "end_date '2026-02-01' is not after"),
+    ({"RATE_LIMIT": "fast"}, None, 4, "rate_limit 'fast' is not a rate"),
+    ({"DISPLAY": "robots"}, None, 4, "display takes any of"),
+    ({"CHUNK_SIZE": "many"}, None, 4, "Configured value for field `chunk_size` cannot be coerced"),
+]
+
+
+@pytest.mark.parametrize(("environment", "fault", "code", "sentence"), SETTINGS)
 def test_one_sentence_and_the_exit_code(
     configured: Desk,
     environment: dict[str, str | None],
@@ -68,28 +108,227 @@ def test_one_sentence_and_the_exit_code(
 ) -> None:
     for name, value in environment.items():
         if value is None:
-            monkeypatch.delenv(f"SOURCES__LEADBOXER__{name}")
+            monkeypatch.delenv(f"{PREFIX}{name}")
         else:
-            monkeypatch.setenv(f"SOURCES__LEADBOXER__{name}", value)
+            monkeypatch.setenv(f"{PREFIX}{name}", value)
     if fault:
         configured.server.faults.fail_next("leads", fault, times=50)
     assert main(["sync", "--db", "bad.duckdb"]) == code
-    told = said(capsys)
+    told = sentence_in(capsys.readouterr().err)
     assert sentence in told
+    assert is_documented(told), told
     assert configured.server.key not in told
 
 
-def test_a_destination_that_cannot_be_written_is_told(configured: Desk, capsys: Any) -> None:
-    Path("taken.duckdb").mkdir()
-    assert main(["sync", "--db", "taken.duckdb"]) == 1
-    assert "taken.duckdb" in said(capsys)
+USAGE: list[tuple[list[str], int, str]] = [
+    (["sync", "--max-minuts", "3"], 4, "No such option"),
+    (["sync", "--only", "users,visits"], 4, "There is no resource visits"),
+    (["sync", "--db", "same.duckdb", "--dataset", "same"], 4, "DuckDB cannot tell the dataset same"),
+    (["sync", "--db", "a.duckdb", "--destination", "postgres"], 4, "--db names a DuckDB file"),
+    (["sync", "--destination", "snowflak"], 4, "There is no destination snowflak: did you mean snowflake?"),
+    (["sync", "--destination", "postgres"], 4, "The destination has no database"),
+    (["sync", "--destination", "weaviate"], 4, "needs packages that are not installed: pip install"),
+    (["sync", "--db", "missing/a.duckdb"], 4, "does not exist: make it"),
+    (["sync", "--db", "folder"], 4, "is a folder: name a file"),
+    (["sync", "--db", "text"], 4, "is no DuckDB file"),
+    (["profile", "1.2", "--db", "none.duckdb"], 4, "run `leadboxer sync` first"),
+]
 
 
-def test_an_unknown_resource_and_a_clash_of_names_are_told(configured: Desk, capsys: Any) -> None:
-    assert main(["sync", "--only", "users,visits"]) == 4
-    assert "There is no resource visits" in said(capsys)
-    assert main(["sync", "--db", "same.duckdb", "--dataset", "same"]) == 4
-    assert "DuckDB cannot tell" in said(capsys)
+@pytest.mark.parametrize(("arguments", "code", "sentence"), USAGE)
+def test_wrong_arguments_are_told(
+    configured: Desk, arguments: list[str], code: int, sentence: str, capsys: Any
+) -> None:
+    Path("folder").mkdir()
+    Path("text").write_text("This is no database, but it is longer than the head of one would be." * 100)
+    assert main(arguments) == code
+    told = sentence_in(capsys.readouterr().err)
+    assert sentence in told
+    assert is_documented(told), told
+
+
+FILES: list[tuple[str, str, str]] = [
+    (
+        "secrets.toml",
+        "[leadboxer]\nsite = 'x'\napi_key = 'y'",
+        "No site: in .dlt/secrets.toml it stands under [leadboxer]; move it under [sources.leadboxer].",
+    ),
+    (
+        "config.toml",
+        "[source.leadboxer]\nsite = 'x'",
+        "No site: in .dlt/config.toml it stands under [source.leadboxer]; move it under [sources.leadboxer].",
+    ),
+    ("config.toml", "[sources.leadboxer]\napi_key = 'y'", "sources.leadboxer.api_key is a secret but stands in config"),
+    ("secrets.toml", "[sources.leadboxer\nsite = 'x'", "secrets.toml is not TOML: "),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "sentence"), FILES)
+def test_what_is_wrong_in_a_file_is_told(tmp_path: Path, file: str, text: str, sentence: str) -> None:
+    (tmp_path / ".dlt").mkdir()
+    (tmp_path / ".dlt" / file).write_text(f"{text}\n")
+    code, told = run("sync")
+    assert code == 4
+    assert sentence in told
+    assert is_documented(told), told
+
+
+STRAYS: list[tuple[dict[str, str], int, str]] = [
+    ({"SITE": "production"}, 4, "The site was taken from the environment variable SITE"),
+    ({"API_KEY": "of-another-tool"}, 5, "The api_key was taken from the environment variable API_KEY"),
+    ({"LEADBOXER_SITE": "a" * 32}, 4, "the environment has LEADBOXER_SITE, which dlt does not read"),
+]
+
+
+@pytest.mark.parametrize(("stray", "code", "sentence"), STRAYS)
+def test_a_stray_variable_is_named(
+    configured: Desk, stray: dict[str, str], code: int, sentence: str, monkeypatch: Any, capsys: Any
+) -> None:
+    for name, value in stray.items():
+        meant = next(setting for setting in ("API_KEY", "SITE") if name.endswith(setting))
+        monkeypatch.delenv(f"{PREFIX}{meant}")
+        monkeypatch.setenv(name, value)
+    assert main(["sync"]) == code
+    told = sentence_in(capsys.readouterr().err)
+    assert sentence in told
+    assert is_documented(told), told
+    assert not any(value in told for value in stray.values())
+
+
+def test_a_stray_variable_does_no_harm_beside_the_right_one(configured: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setenv("API_KEY", "of-another-tool")
+    monkeypatch.setenv("SITE", "production")
+    assert main(["sync", "--max-requests", "3"]) == 3
+    assert {request.key for request in configured.server.requests} == {configured.server.key}
+
+
+@contextmanager
+def held(path: str) -> Iterator[int]:
+    """Another process has a DuckDB file open; yields its number."""
+    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    try:
+        holder.stdout.readline()
+        yield holder.pid
+    finally:
+        holder.communicate("")
+
+
+def test_a_file_that_is_open_elsewhere_is_told_before_anything_is_asked(configured: Desk) -> None:
+    with held("busy.duckdb") as process:
+        code, told = run("sync", "--db", "busy.duckdb")
+    assert code == 1
+    assert f"busy.duckdb is open in another program (process {process})" in told
+    assert is_documented(told), told
+    assert not configured.server.requests
+    assert run_quietly("sync", "--db", "busy.duckdb") == 0
+
+
+def run_quietly(*arguments: str) -> int:
+    return subprocess.run([COMMAND, *arguments], capture_output=True, check=False).returncode
+
+
+LIMITED = """
+import ctypes, os, resource, sys
+if sys.argv[1] == "files":
+    # no file may grow beyond so many bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+else:
+    # root obeys permissions once it has lost two capabilities (2.7 of linux/capability.h: prctl 24 drops one)
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+def limited(kind: str, value: object = "") -> list[str]:
+    """Runs a command in a process that may do less."""
+    return [sys.executable, "-c", LIMITED, kind, str(value)]
+
+
+@pytest.mark.parametrize("most_bytes", [20_000, 500_000], ids=["in dlt's folder", "in the database"])
+def test_a_full_disk_is_told_and_loses_nothing(configured: Desk, most_bytes: int) -> None:
+    arguments = ("sync", "--db", "desk.duckdb", "--dataset", "lb")
+    code, told = run(*arguments, through=limited("files", most_bytes))
+    assert code == 1
+    assert told.startswith("The disk is full: make room")
+    assert is_documented(told), told
+    assert run_quietly(*arguments) == 0
+    configured.assert_equal_to_truth()
+
+
+READ_ONLY = ["file", "folder", "working directory", "dlt's folder"]
+
+
+@pytest.mark.parametrize("what", READ_ONLY)
+def test_what_cannot_be_written_is_named(configured: Desk, what: str, monkeypatch: Any, tmp_path: Path) -> None:
+    folder, file = tmp_path / "closed", tmp_path / "closed.duckdb"
+    folder.mkdir()
+    duckdb.connect(str(file)).close()
+    file.chmod(0o444)
+    folder.chmod(0o555)
+    if what == "dlt's folder":
+        monkeypatch.setenv("DLT_DATA_DIR", str(folder / "dlt"))
+    paths = {"file": [str(file)], "folder": [str(folder / "new.duckdb")], "dlt's folder": ["open.duckdb"]}
+    arguments = ["--db", *paths[what]] if what in paths else []
+    cwd = folder if what == "working directory" else None
+    code, told = run("sync", *arguments, through=limited("permissions"), cwd=cwd)
+    assert code == 4
+    assert f"{file if what == 'file' else folder}" in told
+    assert is_documented(told), told
+    assert not configured.server.requests
+
+
+@pytest.mark.servers
+def test_a_destination_that_is_down_is_told(configured: Desk, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://somebody:secret@127.0.0.1:9/nothing")
+    assert main(["sync", "--destination", "postgres"]) == 1
+    told = sentence_in(capsys.readouterr().err)
+    assert told.startswith("The destination does not let us in (")
+    assert is_documented(told), told
+
+
+def test_an_outage_is_told(configured: Desk, capsys: Any) -> None:
+    configured.server.faults.fail_next("sessions", "400", times=100)
+    assert main(["sync", "--db", "out.duckdb"]) == 1
+    told = sentence_in(capsys.readouterr().err)
+    assert told.startswith("More than 20 requests of this run failed for good")
+    assert is_documented(told), told
+
+
+def test_the_traceback_is_shown_on_request(configured: Desk, monkeypatch: Any) -> None:
+    monkeypatch.setenv(f"{PREFIX}SITE", "typo")
+    for arguments in (["--debug", "sync"], ["sync", "--debug"]):
+        done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert "ConfigurationInvalid: site is not a LeadBoxer dataset id" in done.stderr
+
+
+def test_the_documentation_lists_what_the_tests_see_and_nothing_else() -> None:
+    seen = [
+        *(sentence for *_, sentence in SETTINGS),
+        *(sentence for *_, sentence in USAGE),
+        *(sentence for *_, sentence in FILES),
+        *(sentence for *_, sentence in STRAYS),
+        "is open in another program (process",
+        "The disk is full",
+        "cannot be written",
+        "The destination does not let us in",
+        "More than 20 requests",
+        "The pipeline's state has version",
+        "The pipeline's state is damaged",
+        # tests/test_profile.py
+        "No loaded user has this id",
+        "No loaded user has this e-mail address",
+        "Several users have this e-mail address",
+    ]
+    for message in documented():
+        longest = max(message.split("..."), key=len).strip(" .:;(")
+        assert any(part in message or longest in part for part in seen), message
 
 
 def test_the_command_loads_and_says_so_and_stops_with_progress(configured: Desk) -> None:
@@ -149,8 +388,9 @@ def test_the_key_appears_in_no_file_log_trace_or_error(
     ],
 )
 def test_a_state_that_cannot_be_read_is_an_error_and_never_a_silent_reload(stored: dict[str, Any]) -> None:
-    with pytest.raises(StateUnreadable):
+    with pytest.raises(StateUnreadable) as raised:
         remember({"coverage": stored}, "s")
+    assert is_documented(str(raised.value))
 
 
 def test_promoting_what_has_a_column_already_is_refused(desk: Desk) -> None:

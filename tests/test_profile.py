@@ -21,6 +21,7 @@ from leadboxer_source.cli import main
 from leadboxer_source.profile import SESSION_COLUMNS, USER_COLUMNS, Profile, profile_of, read
 from leadboxer_source.profile_views import as_html, as_text
 from tests.conftest import NOW_MS, Desk, World
+from tests.test_bad_input import is_documented, sentence_in
 
 MADE_AT = datetime(2026, 11, 18, 12, tzinfo=timezone.utc)
 HOSTILE = '"><img src=http://tracker.example/pixel><script>alert(1)</script>'
@@ -83,6 +84,7 @@ def test_an_unknown_user_is_told(desk: Desk, show: Any, who: str) -> None:
     code, shown = show(who)
     assert code == 1
     assert shown.startswith("leadboxer: No loaded user has this")
+    assert is_documented(sentence_in(shown))
     assert who not in shown
 
 
@@ -94,6 +96,7 @@ def test_several_users_with_one_address_are_named(desk: Desk, show: Any) -> None
     assert code == 1
     newest = desk.rows("SELECT user_id FROM users ORDER BY last_event_at DESC LIMIT 10")
     assert f"name one of them: {', '.join(row[0] for row in newest)} and 30 more." in shown
+    assert is_documented(sentence_in(shown))
 
 
 @pytest.mark.parametrize("row_left", [True, False], ids=["row left over", "row never loaded"])
