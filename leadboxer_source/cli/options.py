@@ -14,9 +14,20 @@ from leadboxer_source.errors import ConfigurationInvalid
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
+
+def _destinations(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    return [name for name in dlt.destinations.__all__ if name.startswith(incomplete) and name != "destination"]
+
+
 _PLACE = (
-    click.option("--destination", default="duckdb", show_default=True, help="Any dlt destination."),
-    click.option("--db", help="File of a DuckDB destination.  [default: leadboxer.duckdb]"),
+    click.option(
+        "--destination",
+        default="duckdb",
+        show_default=True,
+        shell_complete=_destinations,
+        help="Any dlt destination.",
+    ),
+    click.option("--db", type=click.Path(), help="File of a DuckDB destination.  [default: leadboxer.duckdb]"),
     click.option("--dataset", default="leadboxer_data", show_default=True, help="Dataset (schema) in the destination."),
     click.option("--pipeline", help="Name of the pipeline.  [default: made of where it loads to]"),
 )

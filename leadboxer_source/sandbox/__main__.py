@@ -21,7 +21,7 @@ from leadboxer_source.sandbox.world import SITE, World
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGINT or SIGTERM; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     world = World(
         seed=arguments.seed,
         users=arguments.users,
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="leadboxer sandbox",
         description="Serves a made-up LeadBoxer on this machine.",

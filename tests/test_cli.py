@@ -1,0 +1,81 @@
+"""Each command tells how it is used, with an example that works, and the shell can complete it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.shell_completion import BashComplete
+
+from leadboxer_source.cli import COMMANDS, leadboxer, main
+from leadboxer_source.sandbox.__main__ import parser as sandbox_parser
+
+BIN = Path(sys.executable).parent
+
+
+def help_of(name: str, capsys: Any) -> str:
+    with suppress(SystemExit):  # the sandbox's parser leaves the program
+        main([name, "--help"])
+    return str(capsys.readouterr().out)
+
+
+def command_called(name: str) -> click.Command:
+    command = leadboxer.get_command(click.Context(leadboxer), name)
+    assert isinstance(command, click.Command)
+    return command
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_one_example_and_it_parses(name: str, capsys: Any) -> None:
+    told = help_of(name, capsys)
+    [example] = re.findall(r"^\s*Example: leadboxer (.*?)(?: > .*)?$", told, flags=re.MULTILINE)
+    word, *arguments = shlex.split(example)
+    assert word == name
+    if name == "sandbox":
+        sandbox_parser().parse_args(arguments)
+    else:
+        command_called(name).make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name: str) -> None:
+    for parameter in command_called(name).params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def completed(*words: str) -> set[str]:
+    """What the shell would offer for the last word."""
+    *before, incomplete = words
+    completion = BashComplete(leadboxer, {}, "leadboxer", "_LEADBOXER_COMPLETE")
+    return {item.value for item in completion.get_completions(list(before), incomplete)}
+
+
+def test_commands_options_and_values_can_be_completed() -> None:
+    assert completed("") == set(COMMANDS)
+    assert completed("s") == {name for name in COMMANDS if name.startswith("s")}
+    assert {"--max-minutes", "--max-requests"} <= completed("sync", "--ma")
+    assert completed("schema", "--format", "m") == {"markdown", "mermaid"}
+    assert completed("sync", "--destination", "snow") == {"snowflake"}
+    assert completed("sandbox", "--ra") == {"--rate-limit"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_options_of_each_command_can_be_completed(name: str) -> None:
+    assert completed(name, "--")
+
+
+def test_bash_completes_with_the_script_that_the_command_gives() -> None:
+    script = (
+        f'PATH="{BIN}:$PATH"; eval "$(_LEADBOXER_COMPLETE=bash_source leadboxer)";'
+        'COMP_WORDS=(leadboxer sche); COMP_CWORD=1; _leadboxer_completion leadboxer; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["/bin/bash", "-c", script], check=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("schema\n", "")
