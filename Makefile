@@ -3,11 +3,13 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-servers test-versions servers lint format coverage bench limits requirements audit sbom clean
+.PHONY: help demo test test-slow test-servers test-versions test-warehouses servers lint format coverage bench limits requirements audit sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WAREHOUSES := .venv-warehouses/.installed
+BIGQUERY := .venv-bigquery/.installed
 UV := .venv-uv/bin/uv
 AUDIT := .venv-audit/.installed
 
@@ -16,7 +18,7 @@ TESTS ?=
 WORKERS ?= auto
 
 # What is imported is compiled then: a third of the time saved.
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP_INSTALL = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # The first interpreter that runs, is new enough and can make environments. Running it is the test: a version
 # manager's shim can be on PATH and still start nothing.
@@ -31,6 +33,14 @@ FIND_PYTHON = \
 		exit 1; \
 	fi
 
+# The emulator runs on 3.13 only. pyenv has one that its shims may hide.
+FIND_PYTHON313 = \
+	for python in python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13*/bin/python3.13; do \
+		if "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then break; fi; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then echo "Python 3.13 is needed for the emulator of BigQuery." >&2; exit 1; fi
+
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -38,10 +48,13 @@ demo: $(INSTALLED) ## Load a simulated LeadBoxer into a local DuckDB file
 	$(BIN)/python pipelines/demo.py
 
 test: $(INSTALLED) ## Run the tests, with branch coverage at the end
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not servers" --cov --cov-report=term:skip-covered $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not servers and not warehouses" --cov --cov-report=term:skip-covered $(TESTS)
 
 test-servers: $(INSTALLED) ## Run the tests that need PostgreSQL, Redis or a browser (`make servers` installs them)
 	$(BIN)/python -m pytest -n $(WORKERS) -m servers $(TESTS)
+
+test-warehouses: $(WAREHOUSES) $(BIGQUERY) ## Run the tests that need BigQuery, Snowflake, Delta Lake and Iceberg
+	.venv-warehouses/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m warehouses $(TESTS)
 
 servers: ## Install PostgreSQL, Redis and Chromium from Debian's packages, where they are missing
 	@for package in postgresql redis-server chromium; do \
@@ -69,8 +82,8 @@ format: $(INSTALLED) ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-coverage: $(INSTALLED) ## Run every test and write coverage to htmlcov/index.html
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term-missing:skip-covered --cov-report=html $(TESTS)
+coverage: $(INSTALLED) ## Run the package's tests and write coverage to htmlcov/index.html
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not warehouses" --cov --cov-report=term-missing:skip-covered --cov-report=html $(TESTS)
 
 bench: $(INSTALLED) ## Measure requests, makespan, rows per second and memory
 	$(BIN)/python -m benchmarks
@@ -78,11 +91,15 @@ bench: $(INSTALLED) ## Measure requests, makespan, rows per second and memory
 limits: $(INSTALLED) ## Write the tables of docs/limits.md anew
 	$(BIN)/python -m benchmarks.limits
 
+PIN = UV_PYTHON_DOWNLOADS=never $(UV) pip compile --no-config --quiet --python .venv-uv/bin/python \
+	--universal --generate-hashes --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade)
+
 requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the newest versions)
-	UV_PYTHON_DOWNLOADS=never $(UV) pip compile --no-config --quiet --python .venv-uv/bin/python \
-		--universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url \
-		$(if $(UPGRADE),--upgrade) --extra duckdb --extra postgres --extra redis --extra sandbox --group dev \
+	$(PIN) --python-version 3.10 --extra duckdb --extra postgres --extra redis --extra sandbox --group dev \
 		--output-file requirements-dev.txt pyproject.toml
+	$(PIN) --python-version 3.10 --extra duckdb --extra sandbox --extra bigquery --extra postgres --extra snowflake \
+		--group warehouses --output-file requirements-warehouses.txt pyproject.toml
+	$(PIN) --python-version 3.13 --group bigquery-emulator --output-file requirements-bigquery.txt
 
 audit: $(AUDIT) ## Look for known vulnerabilities in the pinned packages
 	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.txt
@@ -97,8 +114,10 @@ clean: ## Remove environments, builds and caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
-	@$(FIND_PYTHON); echo "Making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV)
-	@$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
+$(WAREHOUSES): requirements-warehouses.txt pyproject.toml
+$(INSTALLED) $(WAREHOUSES):
+	@$(FIND_PYTHON); echo "Making $(@D) with $$python"; "$$python" -m venv --clear $(@D)
+	@$(PIP_INSTALL) --require-hashes -r $<
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -112,6 +131,17 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@sed -n 's/^    "\([a-z-]*\)>=\([0-9.]*\)",.*/\1==\2/p' pyproject.toml > .venv-$*/floors.txt
 	@.venv-$*/bin/python -m pip install --quiet --no-compile --group dev --editable '.[duckdb,sandbox]' \
 		$(if $(filter 3.10,$*),--constraint .venv-$*/floors.txt)
+
+# DuckDB's extensions are laid out as DuckDB does it itself at the home that tests give the emulator.
+$(BIGQUERY): requirements-bigquery.txt
+	@$(FIND_PYTHON313); echo "Making $(@D) with $$python"; "$$python" -m venv --clear $(@D)
+	@$(PIP_INSTALL) --require-hashes -r $<
+	@$(@D)/bin/python -c 'import duckdb; print(duckdb.__version__, *duckdb.sql("PRAGMA platform").fetchone())' | \
+		while read -r version platform; do \
+			mkdir -p $(@D)/.duckdb/extensions/v$$version/$$platform; \
+			ln -sf $(CURDIR)/$(@D)/lib/python*/site-packages/duckdb_extension_*/extensions/v$$version/*.duckdb_extension \
+				$(@D)/.duckdb/extensions/v$$version/$$platform/; \
+		done
 	@touch $@
 
 $(UV):

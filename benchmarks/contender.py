@@ -24,8 +24,8 @@ from dlt.extract import DltSource
 
 from benchmarks import rest_api
 from leadboxer_source import Report, leadboxer_source
-from leadboxer_source.sync import fastest_format
 from leadboxer_source.tables import TABLES
+from leadboxer_source.warehouses import file_format
 
 Options = dict[str, Any]
 Result = dict[str, float]
@@ -75,7 +75,7 @@ def _source(options: Options, reports: list[Report] | None = None) -> DltSource:
 def ours(options: Options) -> Result:
     """This package: a first load at `rate_limit`, of the resources named in `only` or of all.
 
-    The files between dlt and DuckDB have the format that `sync` takes, or with `plain` the one that dlt takes.
+    The files between dlt and DuckDB have the format that the source asks for, or with `plain` the one that dlt takes.
     """
     reports: list[Report] = []
     result: Result = {"before_mb": _peak_mb()}
@@ -83,8 +83,7 @@ def ours(options: Options) -> Result:
     with timed(result):
         source = _source(options, reports)
         wanted = source.with_resources(*options["only"]) if "only" in options else source
-        file_format: Any = None if options.get("plain") else fastest_format(pipeline)
-        pipeline.run(wanted, loader_file_format=file_format)
+        pipeline.run(wanted, loader_file_format="insert_values" if options.get("plain") else None)
     report = reports[-1]
     # users seen in the very last minutes may be too many to be claimed at once, but are loaded all the same
     assert report.complete or report.stopped == "unsettled", f"The load stopped: {report.stopped}."
@@ -162,7 +161,7 @@ def from_memory(options: Options) -> Result:
     result: Result = {}
     pipeline = _pipeline()
     with timed(result):
-        pipeline.run(memory(), loader_file_format=fastest_format(pipeline))
+        pipeline.run(memory(), loader_file_format=file_format("duckdb", None))
     return {**result, **_rows(pipeline, ["users", "sessions", "events"])}
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -168,6 +168,12 @@ class Shape:
         self._taken.update(self._promoted.values())
         self._inferred = lru_cache(maxsize=10_000)(self._inferred_column)
         self._guard = privacy.guard(fields)
+        self._inferable: Collection[str] | None = None
+
+    def freeze(self, columns: Collection[str] | None) -> None:
+        """Lets unknown fields fill these columns and no others; `None` for any."""
+        self._inferable = columns
+        self._inferred.cache_clear()
 
     def row(self, record: Record) -> Row:
         """Returns the columns of a record and, under `properties`, all that has none."""
@@ -216,7 +222,9 @@ class Shape:
         if not _API_NAME.fullmatch(name) or not name.lower().startswith(INFERRED_PREFIXES):
             return None
         column = snake(name)
-        return None if column in self._taken or column.startswith("_dlt") else column
+        if column in self._taken or column.startswith("_dlt"):
+            return None
+        return column if self._inferable is None or column in self._inferable else None
 
 
 def _promoted(promote: Sequence[str], taken: set[str]) -> dict[str, str]:
@@ -264,6 +272,12 @@ class Shapes:
         self._event = Shape(EVENT_FIELDS, reserved, promote, privacy)
         # an event keeps its key whatever of it is left out
         self._whole_event = Shape(EVENT_FIELDS, reserved) if privacy.hides else self._event
+
+    def freeze(self, columns: Mapping[str, Collection[str]]) -> None:
+        """Lets unknown fields become columns of the named tables no more, except the columns given for them."""
+        self._user.freeze(columns.get("users"))
+        self._session.freeze(columns.get("sessions"))
+        self._event.freeze(columns.get("events"))
 
     def user(self, record: Record, read_at: datetime) -> Row:
         """Returns the row of a user."""

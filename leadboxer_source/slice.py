@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from dlt.common import logger
@@ -491,6 +491,10 @@ class Slices:
         self._connect = connect
         self._connection: Connection | None = None
         self._slice: Slice | None = None
+
+    def freeze(self, columns: Mapping[str, Collection[str]]) -> None:
+        """Lets unknown fields become columns of the named tables no more, except the columns given for them."""
+        self._shapes.freeze(columns)
 
     def users(
         self, state: Callable[[str], dict[str, Any]], selected: set[str], people: dict[str, Any] | None = None

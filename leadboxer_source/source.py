@@ -12,12 +12,14 @@ from dlt.extract import DltResource
 from leadboxer_source import settings
 from leadboxer_source.children import Polled, Rows
 from leadboxer_source.clock import Clock, SystemClock
+from leadboxer_source.contract import frozen_columns
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import property_rows
 from leadboxer_source.settings import Settings
 from leadboxer_source.slice import Slices
 from leadboxer_source.state import FORGOTTEN
 from leadboxer_source.tables import TABLES
+from leadboxer_source.warehouses import suit
 
 
 @dlt.source(name="leadboxer", section="leadboxer", max_table_nesting=0)
@@ -121,6 +123,8 @@ def leadboxer_source(
 
     @dlt.resource(**TABLES["users"])
     def users() -> Polled:
+        suit(dlt.current.source())
+        slices.freeze(frozen_columns(dlt.current.source()))
         selected = set(dlt.current.source().selected_resources)
         # kept before the first row: when a limit closes the run early, dlt has no current resource any more
         metrics = dlt.current.resource_metrics()

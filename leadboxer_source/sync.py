@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any
 
 import dlt
@@ -17,6 +16,7 @@ from leadboxer_source.journal import Journal
 from leadboxer_source.lock import alone
 from leadboxer_source.report import Report, Watch
 from leadboxer_source.source import leadboxer_source
+from leadboxer_source.warehouses import create_indexes
 
 BOOKS = ("load_failures", "load_runs")
 """What a run keeps about itself; loaded whatever else is."""
@@ -126,15 +126,6 @@ def _until_covered(
             return result
 
 
-def fastest_format(pipeline: dlt.Pipeline) -> Any:
-    """Returns the file format to load with: Parquet halves the time of DuckDB; elsewhere dlt knows best (`None`).
-
-    JSON lines would be as fast, but DuckDB guesses their types: a text that looks like a date would become one.
-    """
-    is_duckdb = pipeline.destination.destination_type.endswith(".duckdb")
-    return "parquet" if is_duckdb and find_spec("pyarrow") else None
-
-
 def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None, **config: Any) -> Report | None:
     """One run; returns its report, or `None` if the source was not touched."""
     ended: list[Report] = []
@@ -150,7 +141,8 @@ def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None
     source = leadboxer_source(watch=note, **config)
     try:
         wanted = source.with_resources(*only, *BOOKS) if only else source
-        pipeline.run(wanted, loader_file_format=fastest_format(pipeline))
+        pipeline.run(wanted)
+        create_indexes(pipeline)
     except PipelineStepFailed as failed:
         cause: BaseException | None = failed
         while cause is not None and not isinstance(cause, LeadBoxerError):

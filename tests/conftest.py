@@ -1,4 +1,4 @@
-"""A desk to load from: a sandbox, a clock that jumps, and a DuckDB of one's own."""
+"""A desk to load from: a sandbox, a clock that jumps, and a warehouse, which is a DuckDB unless told otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-import duckdb
 import hypothesis
 import pytest
 from dlt.common.configuration.container import Container
@@ -20,7 +19,8 @@ from leadboxer_source import Report, leadboxer_source
 from leadboxer_source.rows import as_text
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
 from leadboxer_source.sync import RESOURCES
-from tests import servers
+from tests import destinations, servers
+from tests.destinations import Warehouse
 
 hypothesis.settings.register_profile(
     "any machine",  # a slow one is no failure
@@ -91,6 +91,8 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.warehouse = destinations.duckdb_file(folder)
+        self.dataset = "lb"
         self.clock = JumpingClock()
         self.world = World(seed=5, users=40, days=20, now_ms=NOW_MS)
         self.server = Sandbox(self.world, rate_limit=None, clock=self.clock.time)
@@ -106,6 +108,11 @@ class Desk:
         self.world = world
         self.server = Sandbox(world, **{"rate_limit": None, "clock": self.clock.time, **server})
         self.server.start()
+        return self
+
+    def loading_to(self, warehouse: Warehouse, dataset: str) -> Desk:
+        """Loads to another place."""
+        self.warehouse, self.dataset = warehouse, dataset
         return self
 
     def reading(self, **switches: Any) -> Desk:
@@ -127,18 +134,18 @@ class Desk:
         }
         return leadboxer_source(**{**given, **settings})
 
-    def pipeline(self, name: str = "desk", dataset: str = "lb") -> dlt.Pipeline:
+    def pipeline(self, name: str = "desk", dataset: str | None = None) -> dlt.Pipeline:
         return dlt.pipeline(
             name,
-            destination=dlt.destinations.duckdb(str(self.folder / "desk.duckdb")),
-            dataset_name=dataset,
+            destination=self.warehouse.destination,
+            dataset_name=dataset or self.dataset,
             pipelines_dir=str(self.folder / "pipelines"),
         )
 
     def load(self, only: tuple[str, ...] = RESOURCES, pipeline: dlt.Pipeline | None = None, **settings: Any) -> Report:
         """One run; forgets the requests before it."""
         self.server.clear_requests()
-        (pipeline or self.pipeline()).run(self.source(**settings).with_resources(*only), loader_file_format="parquet")
+        (pipeline or self.pipeline()).run(self.source(**settings).with_resources(*only), **self.warehouse.run)
         return self.reports[-1]
 
     def load_until_done(self, most: int = 60, **settings: Any) -> int:
@@ -153,9 +160,7 @@ class Desk:
         return Counter(request.endpoint for request in self.server.requests)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        with duckdb.connect(str(self.folder / "desk.duckdb")) as connection:
-            connection.execute("SET search_path = 'lb'")
-            return connection.execute(sql).fetchall()
+        return self.warehouse.read(self.pipeline, self.dataset, sql)
 
     def has(self, table: str) -> bool:
         return bool(self.rows(f"SELECT 1 FROM information_schema.tables WHERE table_name = '{table}'"))
@@ -169,8 +174,8 @@ class Desk:
 
     def assert_equal_to_truth(self) -> None:
         """Every user, session and event once, every session with its present owner, no property lost."""
-        truth = self.world.truth()
-        users = dict(self.rows("SELECT user_id, epoch_ms(last_event_at) FROM users"))
+        truth, epoch_ms = self.world.truth(), self.warehouse.epoch_ms
+        users = dict(self.rows(f"SELECT user_id, {epoch_ms.format('last_event_at')} FROM users"))
         wanted = {record["use_id"]: record["lastEvent"] for record in truth.users}
         assert {user: users.get(user) for user in wanted} == wanted
         assert set(users) - set(wanted) <= set(self.world.merged), "only those who were merged away may be left over"
@@ -178,7 +183,7 @@ class Desk:
         sessions = Counter(self.rows("SELECT session_id, user_id FROM sessions"))
         assert sessions == Counter((record["session_id"], record["use_id"]) for record in truth.sessions)
         events = Counter(
-            self.rows("SELECT session_id, event_id, epoch_ms(occurred_at), title, original_url FROM events")
+            self.rows(f"SELECT session_id, event_id, {epoch_ms.format('occurred_at')}, title, original_url FROM events")
         )
         assert events == Counter(
             (r["session_id"], r["event_id"], int(r["eventUnixTimestamp"]), r.get("title"), r.get("original_url"))

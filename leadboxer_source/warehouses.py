@@ -1,0 +1,129 @@
+"""What each warehouse wants without being asked: file formats, partitions, clustering, indexes."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, cast
+
+import dlt
+from dlt.common.configuration.container import Container
+from dlt.common.pipeline import PipelineContext
+from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.destinations.adapters import bigquery_adapter
+from dlt.extract import DltResource, DltSource
+from dlt.extract.exceptions import DataItemRequiredForDynamicTableHints
+
+from leadboxer_source.tables import TABLES
+
+BIGQUERY_PARTITIONED = {"sessions": "started_at", "events": "occurred_at"}
+"""Column by whose days BigQuery divides a table. A user's row moves with every visit; a property has no time."""
+
+BIGQUERY_CLUSTERED = {
+    "users": ["site", "user_id"],
+    "sessions": ["site", "user_id"],
+    "events": ["site", "user_id"],
+    "properties": ["site", "name", "event_key"],
+}
+"""Columns that BigQuery sorts each partition by."""
+
+SNOWFLAKE_CLUSTERED = {
+    "sessions": ["site", "started_at"],
+    "events": ["site", "occurred_at"],
+    "properties": ["site", "name"],
+}
+"""Columns that Snowflake clusters by. Not users: they change everywhere, and keeping them sorted would cost the most."""
+
+_KEEPS_JSON = {"bigquery": "jsonl", "snowflake": "jsonl"}
+"""Formats that JSON columns survive. As Parquet they fail in BigQuery and become text in Snowflake; dlt itself chooses
+Parquet for BigQuery when files are staged in a bucket."""
+
+
+def suit(source: DltSource) -> None:
+    """Gives the resources of a run what the destination wants, before the first row; hints that they have are kept.
+
+    It is done when a run begins, not when the source is built: only then is the destination known, and what helps one
+    can break another (`cluster` means Redshift's single distribution key).
+    """
+    kind = _running_destination()
+    for name in TABLES.keys() & source.selected_resources.keys():
+        resource = source.selected_resources[name]
+        hints = _hints(resource)
+        columns = cast("dict[str, Any]", hints.get("columns", {})).values()
+        wanted = file_format(kind, hints.get("file_format"))
+        if wanted is not None:
+            resource.apply_hints(file_format=wanted)
+        if kind == "bigquery" and name in BIGQUERY_CLUSTERED and not _bigquery_hinted(hints):
+            bigquery_adapter(resource, partition=BIGQUERY_PARTITIONED.get(name), cluster=BIGQUERY_CLUSTERED[name])
+        if kind == "snowflake" and name in SNOWFLAKE_CLUSTERED and not any(c.get("cluster") for c in columns):
+            clustered: TTableSchemaColumns = {column: {"cluster": True} for column in SNOWFLAKE_CLUSTERED[name]}
+            resource.apply_hints(columns=clustered)
+
+
+def file_format(kind: str, chosen: str | None) -> Any:
+    """Returns the file format to load a table with, or `None` where dlt knows best.
+
+    Parquet halves the time of DuckDB. JSON lines would be as fast, but DuckDB guesses their types: a text that looks
+    like a date would become one.
+
+    Args:
+        kind: The destination, as dlt names its class.
+        chosen: What the caller of `pipeline.run` asked for.
+    """
+    if kind == "duckdb" and chosen is None and find_spec("pyarrow"):
+        return "parquet"
+    return _KEEPS_JSON.get(kind)
+
+
+def create_indexes(pipeline: dlt.Pipeline) -> list[str]:
+    """Creates missing indexes on keys and references in PostgreSQL; elsewhere it does nothing.
+
+    dlt cannot: its only index hint there is UNIQUE on one column. `sync` calls this after each run; whoever calls
+    `pipeline.run` calls it once after the first.
+
+    Returns:
+        The statements that were run.
+    """
+    if pipeline.destination is None or _kind(pipeline.destination) != "postgres":
+        return []
+    loaded = {table["name"] for table in pipeline.default_schema.data_tables(seen_data_only=True)}
+    with pipeline.sql_client() as client:
+        statements = [
+            f"CREATE INDEX IF NOT EXISTS {client.escape_column_name(f'{table}_by_' + '_'.join(columns))} "
+            f"ON {client.make_qualified_table_name(table)} ({', '.join(map(client.escape_column_name, columns))})"
+            for table in sorted(TABLES.keys() & loaded)
+            for columns in indexed(table)
+        ]
+        for statement in statements:
+            client.execute_sql(statement)
+    return statements
+
+
+def indexed(table: str) -> list[list[str]]:
+    """Returns the columns of the indexes that a table wants: its key, and references that the key does not begin."""
+    key: list[str] = TABLES[table]["primary_key"]
+    references: list[list[str]] = [reference["columns"] for reference in TABLES[table]["references"]]
+    return [key, *(columns for columns in references if key[: len(columns)] != columns)]
+
+
+def _running_destination() -> str:
+    context = Container()[PipelineContext]
+    destination = context.pipeline().destination if context.is_active() else None
+    return _kind(destination) if destination is not None else ""
+
+
+def _kind(destination: Any) -> str:
+    return str(destination.destination_type).rsplit(".", 1)[-1]
+
+
+def _hints(resource: DltResource) -> dict[str, Any]:
+    """The hints of a resource; none where they depend on rows."""
+    try:
+        return cast("dict[str, Any]", resource.compute_table_schema())
+    except DataItemRequiredForDynamicTableHints:
+        return {}
+
+
+def _bigquery_hinted(hints: dict[str, Any]) -> bool:
+    tables_and_columns = [hints, *hints.get("columns", {}).values()]
+    names = {name for hinted in tables_and_columns for name in hinted}
+    return bool({"x-bigquery-partition", "x-bigquery-cluster", "x-bigquery-cluster-columns"} & names)
