@@ -31,7 +31,7 @@ SNOWFLAKE_CLUSTERED = {
     "events": ["site", "occurred_at"],
     "properties": ["site", "name"],
 }
-"""Columns that Snowflake clusters by. Not users: they change everywhere, and keeping them sorted would cost the most."""
+"""Columns that Snowflake clusters by. Not users: they change everywhere, and to keep them sorted would cost most."""
 
 _KEEPS_JSON = {"bigquery": "jsonl", "snowflake": "jsonl"}
 """Formats that JSON columns survive. As Parquet they fail in BigQuery and become text in Snowflake; dlt itself chooses
@@ -57,6 +57,9 @@ def suit(source: DltSource) -> None:
         if kind == "snowflake" and name in SNOWFLAKE_CLUSTERED and not any(c.get("cluster") for c in columns):
             clustered: TTableSchemaColumns = {column: {"cluster": True} for column in SNOWFLAKE_CLUSTERED[name]}
             resource.apply_hints(columns=clustered)
+        if kind == "filesystem" and hints.get("table_format") == "iceberg":
+            # an upsert refuses a load in which a row was read twice, again and again, and nothing after it is loaded
+            resource.apply_hints(write_disposition="append")
 
 
 def file_format(kind: str, chosen: str | None) -> Any:

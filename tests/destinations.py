@@ -78,7 +78,7 @@ def postgres(address: str) -> Warehouse:
 
 
 def parquet_files(folder: Path) -> Warehouse:
-    """Parquet files in a folder: what comes again stands there again, and is read as docs/destinations.md says."""
+    """Parquet files in a folder, which are only added to."""
 
     def read(pipeline: Callable[[], dlt.Pipeline], dataset: str, sql: str) -> Rows:
         with duckdb.connect() as connection:
@@ -91,34 +91,37 @@ def parquet_files(folder: Path) -> Warehouse:
 
 
 def newest(table: str, source: str) -> str:
-    """SQL for the row of each key that was read last."""
+    """The view of docs/destinations.md: of each key the row that was read last."""
     key = ", ".join(TABLES[table]["primary_key"])
     return f"SELECT * FROM {source} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY read_at DESC) = 1"
 
 
 def delta_tables(folder: Path) -> Warehouse:
-    """Delta Lake tables in a folder."""
+    """Delta Lake tables in a folder: rows are replaced, but what was read twice in one load stands twice."""
 
     def read(pipeline: Callable[[], dlt.Pipeline], dataset: str, sql: str) -> Rows:
         from deltalake import DeltaTable
 
         with duckdb.connect() as connection:
             for table, path in _folders(folder / "lake" / dataset):
-                connection.register(table, DeltaTable(path).to_pyarrow_table())
+                connection.register(f"every_{table}", DeltaTable(path).to_pyarrow_table())
+                connection.execute(f"CREATE VIEW {table} AS {newest(table, f'every_{table}')}")
             return connection.execute(sql).fetchall()
 
     return Warehouse(_files(folder), read, run={"table_format": "delta"})
 
 
 def iceberg_tables(folder: Path) -> Warehouse:
-    """Iceberg tables in a folder."""
+    """Iceberg tables in a folder, which are only added to."""
 
     def read(pipeline: Callable[[], dlt.Pipeline], dataset: str, sql: str) -> Rows:
         from dlt.common.libs.pyiceberg import get_iceberg_tables
 
         with duckdb.connect() as connection:
             for table, iceberg in get_iceberg_tables(pipeline()).items():
-                connection.register(table, iceberg.scan().to_arrow())
+                if table in TABLES:
+                    connection.register(f"every_{table}", iceberg.scan().to_arrow())
+                    connection.execute(f"CREATE VIEW {table} AS {newest(table, f'every_{table}')}")
             return connection.execute(sql).fetchall()
 
     return Warehouse(_files(folder), read, run={"table_format": "iceberg"})

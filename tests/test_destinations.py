@@ -10,9 +10,11 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import pytest
 
 from leadboxer_source.sandbox import Request, World
+from leadboxer_source.sync import sync
 from tests import destinations
 from tests.conftest import NOW_MS, Desk
 
@@ -20,14 +22,14 @@ DAY_S = 86_400
 
 
 def _runs_in(name: str, *marks: str) -> Any:
-    # the emulators are started once: their tests stay in one process
+    # tests of one place stay in one process, which starts its server once
     return pytest.param(name, marks=[pytest.mark.xdist_group(name), *(getattr(pytest.mark, mark) for mark in marks)])
 
 
 EVERYWHERE = [
     _runs_in("duckdb"),
     _runs_in("parquet"),
-    _runs_in("postgres", "servers"),
+    _runs_in("postgres", "warehouses"),
     _runs_in("delta", "warehouses"),
     _runs_in("iceberg", "warehouses"),
     _runs_in("bigquery", "warehouses"),
@@ -118,3 +120,91 @@ def test_a_user_who_returns_while_the_run_goes_on_stands_once(place: Desk) -> No
     place.clock.advance(600)
     assert place.load().complete
     place.assert_equal_to_truth()
+
+
+def only(name: str) -> Any:
+    return pytest.mark.parametrize("place", [where for where in EVERYWHERE if where.values == (name,)], indirect=True)
+
+
+@only("bigquery")
+@pytest.mark.parametrize("asked", [{}, {"loader_file_format": "parquet"}], ids=["", "parquet"])
+def test_bigquery_tables_are_partitioned_by_day_and_clustered_and_json_stays_json(place: Desk, asked: Any) -> None:
+    pipeline = place.pipeline()
+    pipeline.run(place.source(), **asked)
+    shape = {}
+    with pipeline.sql_client() as client:
+        for name in ("users", "sessions", "events", "properties"):
+            table = client.native_connection.get_table(client.make_qualified_table_name(name, quote=False))
+            partition = table.time_partitioning
+            shape[name] = (partition and (partition.type_, partition.field), table.clustering_fields)
+            kinds = {column.name: column.field_type for column in table.schema}
+            assert kinds.get("properties", "JSON") == "JSON"
+    assert shape == {
+        "users": (None, ["site", "user_id"]),
+        "sessions": (("DAY", "started_at"), ["site", "user_id"]),
+        "events": (("DAY", "occurred_at"), ["site", "user_id"]),
+        "properties": (None, ["site", "name", "event_key"]),
+    }
+    place.assert_equal_to_truth()
+
+
+@only("bigquery")
+def test_hints_of_the_caller_come_before_ours(place: Desk) -> None:
+    from dlt.destinations.adapters import bigquery_adapter
+
+    source = place.source()
+    bigquery_adapter(source.events, partition="read_at")
+    pipeline = place.pipeline()
+    pipeline.run(source)
+    with pipeline.sql_client() as client:
+        table = client.native_connection.get_table(client.make_qualified_table_name("events", quote=False))
+    assert (table.time_partitioning.field, table.clustering_fields) == ("read_at", None)
+
+
+@only("snowflake")
+@pytest.mark.parametrize("asked", [{}, {"loader_file_format": "parquet"}], ids=["", "parquet"])
+def test_snowflake_tables_are_clustered_and_json_is_copied_as_json(place: Desk, asked: Any) -> None:
+    place.pipeline().run(place.source(), **asked)
+    created = [sql for sql in place.warehouse.statements if sql.startswith("CREATE TABLE")]
+    clustered = {
+        table: next(sql for sql in created if f'."{table}"' in sql) for table in ("USERS", "SESSIONS", "EVENTS")
+    }
+    assert "CLUSTER BY" not in clustered["USERS"]
+    assert clustered["SESSIONS"].endswith('CLUSTER BY ("SITE","STARTED_AT")')
+    assert clustered["EVENTS"].endswith('CLUSTER BY ("SITE","OCCURRED_AT")')
+    assert '"PROPERTIES" VARIANT' in clustered["EVENTS"]
+    copies = [sql for sql in place.warehouse.statements if sql.startswith("COPY INTO") and '"EVENTS"' in sql]
+    assert copies
+    assert all("TYPE = 'JSON'" in sql and "MATCH_BY_COLUMN_NAME='CASE_INSENSITIVE'" in sql for sql in copies)
+
+
+@only("postgres")
+def test_sync_indexes_the_keys_that_people_join_by_in_postgresql(place: Desk) -> None:
+    pipeline = place.pipeline()
+    for _ in range(2):
+        settings = {"site": place.world.site, "api_key": place.server.key, "base_url": place.server.url}
+        assert sync(pipeline, rate_limit="unlimited", limiter_store=":memory:", clock=place.clock, **settings).complete
+    made = place.rows(f"SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = '{place.dataset}'")
+    indexes = {name: definition.partition("(")[2] for name, definition in made if "_by_" in name}
+    assert indexes == {
+        "users_by_site_user_id": "site, user_id)",
+        "sessions_by_site_session_id": "site, session_id)",
+        "sessions_by_site_user_id": "site, user_id)",
+        "events_by_site_event_key": "site, event_key)",
+        "events_by_site_session_id": "site, session_id)",
+        "properties_by_site_event_key_name": "site, event_key, name)",
+    }
+    place.assert_equal_to_truth()
+
+
+@only("parquet")
+def test_plain_files_are_only_added_to(place: Desk) -> None:
+    place.load()
+    place.clock.advance(DAY_S)
+    place.world.return_user(place.world.user_ids()[0], place.now_ms - 600_000)
+    place.load()
+    found = duckdb.sql(
+        f"SELECT count(*), count(DISTINCT user_id) FROM '{place.folder}/lake/{place.dataset}/users/*.parquet'"
+    )
+    rows, users = found.fetchall()[0]
+    assert rows > users == len(place.world.user_ids())
