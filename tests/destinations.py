@@ -70,7 +70,8 @@ def duckdb_file(folder: Path) -> Warehouse:
 def postgres(address: str) -> Warehouse:
     """A PostgreSQL server."""
     return Warehouse(
-        dlt.destinations.postgres(address),
+        # dlt wants a password even where the server asks for none
+        dlt.destinations.postgres(address.replace("@", ":none@", 1)),
         _over_dlt,
         epoch_ms="(extract(epoch FROM {}) * 1000)::bigint",
         plan="properties ->> 'Plan'",
@@ -166,10 +167,22 @@ def bigquery_emulator(folder: Path) -> Iterator[str]:
 
 
 def bigquery(url: str, patch: pytest.MonkeyPatch) -> Warehouse:
-    """BigQuery's API, as the emulator speaks it: it asks nobody for credentials and does not unpack files."""
+    """BigQuery's API, as the emulator speaks it.
+
+    It asks nobody for credentials, does not unpack files, and guesses types where a load job names none, as dlt's jobs
+    do; BigQuery takes the table's.
+    """
     from dlt.common.configuration.specs import GcpServiceAccountCredentials
     from google.auth.credentials import AnonymousCredentials
+    from google.cloud.bigquery import Client
 
+    plain = Client.load_table_from_file
+
+    def load(client: Any, file: Any, table: str, job_config: Any, **named: Any) -> Any:
+        job_config.schema = client.get_table(table).schema
+        return plain(client, file, table, job_config=job_config, **named)
+
+    patch.setattr(Client, "load_table_from_file", load)
     patch.setenv("BIGQUERY_EMULATOR_HOST", url)
     patch.setenv("NORMALIZE__DATA_WRITER__DISABLE_COMPRESSION", "true")
     patch.setattr(GcpServiceAccountCredentials, "to_native_credentials", lambda _: AnonymousCredentials())

@@ -18,6 +18,9 @@ from leadboxer_source.sync import sync
 from tests import destinations
 from tests.conftest import NOW_MS, Desk
 
+# of the client: it reads few rows, and reads them over REST
+pytestmark = pytest.mark.filterwarnings("ignore:Cannot create BigQuery Storage client:UserWarning")
+
 DAY_S = 86_400
 
 
