@@ -83,7 +83,8 @@ def ours(options: Options) -> Result:
     with timed(result):
         source = _source(options, reports)
         wanted = source.with_resources(*options["only"]) if "only" in options else source
-        pipeline.run(wanted, loader_file_format="insert_values" if options.get("plain") else None)
+        plain: Any = "insert_values" if options.get("plain") else None
+        pipeline.run(wanted, loader_file_format=plain)
     report = reports[-1]
     # users seen in the very last minutes may be too many to be claimed at once, but are loaded all the same
     assert report.complete or report.stopped == "unsettled", f"The load stopped: {report.stopped}."

@@ -53,7 +53,8 @@ def suit(source: DltSource) -> None:
         if wanted is not None:
             resource.apply_hints(file_format=wanted)
         if kind == "bigquery" and name in BIGQUERY_CLUSTERED and not _bigquery_hinted(hints):
-            bigquery_adapter(resource, partition=BIGQUERY_PARTITIONED.get(name), cluster=BIGQUERY_CLUSTERED[name])
+            partition = cast(str, BIGQUERY_PARTITIONED.get(name))  # `None` for none, which its annotation forgets
+            bigquery_adapter(resource, partition=partition, cluster=BIGQUERY_CLUSTERED[name])
         if kind == "snowflake" and name in SNOWFLAKE_CLUSTERED and not any(c.get("cluster") for c in columns):
             clustered: TTableSchemaColumns = {column: {"cluster": True} for column in SNOWFLAKE_CLUSTERED[name]}
             resource.apply_hints(columns=clustered)
@@ -86,7 +87,7 @@ def create_indexes(pipeline: dlt.Pipeline) -> list[str]:
     Returns:
         The statements that were run.
     """
-    if pipeline.destination is None or _kind(pipeline.destination) != "postgres":
+    if _kind(pipeline.destination) != "postgres":
         return []
     loaded = {table["name"] for table in pipeline.default_schema.data_tables(seen_data_only=True)}
     with pipeline.sql_client() as client:
@@ -110,12 +111,12 @@ def indexed(table: str) -> list[list[str]]:
 
 def _running_destination() -> str:
     context = Container()[PipelineContext]
-    destination = context.pipeline().destination if context.is_active() else None
-    return _kind(destination) if destination is not None else ""
+    return _kind(context.pipeline().destination) if context.is_active() else ""
 
 
 def _kind(destination: Any) -> str:
-    return str(destination.destination_type).rsplit(".", 1)[-1]
+    """What dlt calls the class of a destination; empty if a pipeline has none."""
+    return str(getattr(destination, "destination_type", "")).rsplit(".", 1)[-1]
 
 
 def _hints(resource: DltResource) -> dict[str, Any]:

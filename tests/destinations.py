@@ -186,7 +186,7 @@ def bigquery(url: str, patch: pytest.MonkeyPatch) -> Warehouse:
     patch.setenv("BIGQUERY_EMULATOR_HOST", url)
     patch.setenv("NORMALIZE__DATA_WRITER__DISABLE_COMPRESSION", "true")
     patch.setattr(GcpServiceAccountCredentials, "to_native_credentials", lambda _: AnonymousCredentials())
-    credentials = {"project_id": "local", "client_email": "loader@local.example", "private_key": "none"}
+    credentials: Any = {"project_id": "local", "client_email": "loader@local.example", "private_key": "none"}
     return Warehouse(
         dlt.destinations.bigquery(credentials=credentials),
         _over_dlt,

@@ -54,7 +54,7 @@ def bags(desk: Desk, table: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("mode", ["freeze", "discard_value", "discard_row"])
 def test_a_new_field_of_the_api_and_a_new_property_neither_break_a_frozen_load_nor_get_lost(
-    growing: Desk, mode: str
+    growing: Desk, mode: Any
 ) -> None:
     growing.load()
     before = columns(growing)

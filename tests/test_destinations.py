@@ -8,13 +8,16 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from leadboxer_source import warehouses
 from leadboxer_source.sandbox import Request, World
 from leadboxer_source.sync import sync
+from leadboxer_source.tables import TABLES
 from tests import destinations
 from tests.conftest import NOW_MS, Desk
 
@@ -32,7 +35,7 @@ def _runs_in(name: str, *marks: str) -> Any:
 EVERYWHERE = [
     _runs_in("duckdb"),
     _runs_in("parquet"),
-    _runs_in("postgres", "warehouses"),
+    _runs_in("postgresql", "warehouses"),
     _runs_in("delta", "warehouses"),
     _runs_in("iceberg", "warehouses"),
     _runs_in("bigquery", "warehouses"),
@@ -58,7 +61,7 @@ def snowflake_server() -> Iterator[dict[str, Any]]:
 def place(desk: Desk, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk that loads a small world to the destination that the test is told."""
     name = request.param
-    if name == "postgres":
+    if name == "postgresql":
         warehouse = destinations.postgres(request.getfixturevalue("postgres"))
     elif name == "bigquery":
         warehouse = destinations.bigquery(request.getfixturevalue("bigquery_emulator"), monkeypatch)
@@ -72,7 +75,7 @@ def place(desk: Desk, request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
             "iceberg": destinations.iceberg_tables,
         }
         warehouse = at[name](desk.folder)
-    desk.with_world(World(seed=5, users=9, days=20, now_ms=NOW_MS))
+    desk.with_world(World(seed=5, users=7, days=20, now_ms=NOW_MS))
     return desk.loading_to(warehouse, f"lb_{uuid.uuid4().hex[:8]}")
 
 
@@ -125,7 +128,7 @@ def test_a_user_who_returns_while_the_run_goes_on_stands_once(place: Desk) -> No
     place.assert_equal_to_truth()
 
 
-def only(name: str) -> Any:
+def only(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("place", [where for where in EVERYWHERE if where.values == (name,)], indirect=True)
 
 
@@ -181,12 +184,19 @@ def test_snowflake_tables_are_clustered_and_json_is_copied_as_json(place: Desk, 
     assert all("TYPE = 'JSON'" in sql and "MATCH_BY_COLUMN_NAME='CASE_INSENSITIVE'" in sql for sql in copies)
 
 
-@only("postgres")
+@only("postgresql")
 def test_sync_indexes_the_keys_that_people_join_by_in_postgresql(place: Desk) -> None:
     pipeline = place.pipeline()
     for _ in range(2):
-        settings = {"site": place.world.site, "api_key": place.server.key, "base_url": place.server.url}
-        assert sync(pipeline, rate_limit="unlimited", limiter_store=":memory:", clock=place.clock, **settings).complete
+        assert sync(
+            pipeline,
+            site=place.world.site,
+            api_key=place.server.key,
+            base_url=place.server.url,
+            rate_limit="unlimited",
+            limiter_store=":memory:",
+            clock=place.clock,
+        ).complete
     made = place.rows(f"SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = '{place.dataset}'")
     indexes = {name: definition.partition("(")[2] for name, definition in made if "_by_" in name}
     assert indexes == {
@@ -211,3 +221,17 @@ def test_plain_files_are_only_added_to(place: Desk) -> None:
     )
     rows, users = found.fetchall()[0]
     assert rows > users == len(place.world.user_ids())
+
+
+def test_the_page_on_destinations_names_those_that_are_tested_and_the_hints_that_are_applied() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "destinations.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")
+    ]
+    tested = {row[0].lower().split()[0] for row in rows if len(row) == 4 and row[3].startswith("passes")}
+    assert tested == {where.values[0] for where in EVERYWHERE}
+    hints = [*warehouses.BIGQUERY_CLUSTERED.values(), *warehouses.SNOWFLAKE_CLUSTERED.values()]
+    for columns in hints:
+        assert f"`{', '.join(columns)}`" in page
+    for table in ("users", "sessions", "events", "properties", "load_failures"):
+        assert f"`{', '.join(TABLES[table]['primary_key'])}`" in page
