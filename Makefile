@@ -3,13 +3,15 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-servers test-versions test-warehouses servers lint format coverage bench limits requirements audit sbom clean
+.PHONY: help demo test test-slow test-servers test-versions test-warehouses test-orchestrators servers lint format \
+	coverage bench limits requirements audit sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WAREHOUSES := .venv-warehouses/.installed
 BIGQUERY := .venv-bigquery/.installed
+ORCHESTRATORS := .venv-orchestrators/.installed
 UV := .venv-uv/bin/uv
 AUDIT := .venv-audit/.installed
 
@@ -48,13 +50,16 @@ demo: $(INSTALLED) ## Load a simulated LeadBoxer into a local DuckDB file
 	$(BIN)/python pipelines/demo.py
 
 test: $(INSTALLED) ## Run the tests, with branch coverage at the end
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not servers and not warehouses" --cov --cov-report=term:skip-covered $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not servers and not warehouses and not orchestrators" --cov --cov-report=term:skip-covered $(TESTS)
 
 test-servers: $(INSTALLED) ## Run the tests that need PostgreSQL, Redis or a browser (`make servers` installs them)
 	$(BIN)/python -m pytest -n $(WORKERS) -m servers $(TESTS)
 
 test-warehouses: $(WAREHOUSES) $(BIGQUERY) ## Run the tests that need BigQuery, Snowflake, Delta Lake and Iceberg
 	.venv-warehouses/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m warehouses $(TESTS)
+
+test-orchestrators: $(INSTALLED) $(ORCHESTRATORS) ## Run the examples in Airflow, Dagster, Prefect, cron and elsewhere
+	$(BIN)/python -m pytest -n $(WORKERS) -m orchestrators $(TESTS)
 
 servers: ## Install PostgreSQL, Redis and Chromium from Debian's packages, where they are missing
 	@for package in postgresql redis-server chromium; do \
@@ -83,7 +88,7 @@ format: $(INSTALLED) ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 
 coverage: $(INSTALLED) ## Run the package's tests and write coverage to htmlcov/index.html
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not warehouses" --cov --cov-report=term-missing:skip-covered --cov-report=html $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not warehouses and not orchestrators" --cov --cov-report=term-missing:skip-covered --cov-report=html $(TESTS)
 
 bench: $(INSTALLED) ## Measure requests, makespan, rows per second and memory
 	$(BIN)/python -m benchmarks
@@ -100,6 +105,8 @@ requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the
 	$(PIN) --python-version 3.10 --extra duckdb --extra sandbox --extra bigquery --extra postgres --extra snowflake \
 		--group warehouses --output-file requirements-warehouses.txt pyproject.toml
 	$(PIN) --python-version 3.13 --group bigquery-emulator --output-file requirements-bigquery.txt
+	$(PIN) --python-version 3.10 --extra duckdb --extra postgres --extra airflow --extra dagster --extra prefect \
+		--group orchestrators --output-file requirements-orchestrators.txt pyproject.toml
 
 audit: $(AUDIT) ## Look for known vulnerabilities in the pinned packages
 	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.txt
@@ -115,7 +122,8 @@ clean: ## Remove environments, builds and caches
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
 $(WAREHOUSES): requirements-warehouses.txt pyproject.toml
-$(INSTALLED) $(WAREHOUSES):
+$(ORCHESTRATORS): requirements-orchestrators.txt pyproject.toml
+$(INSTALLED) $(WAREHOUSES) $(ORCHESTRATORS):
 	@$(FIND_PYTHON); echo "Making $(@D) with $$python"; "$$python" -m venv --clear $(@D)
 	@$(PIP_INSTALL) --require-hashes -r $<
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
