@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """Finds a program, also where Debian keeps PostgreSQL's."""
     found = shutil.which(name) or next(iter(sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))), None)
     if found is None:
@@ -53,9 +53,9 @@ def postgres() -> Iterator[str]:
     """A PostgreSQL server; yields the address of its database."""
     with _folder() as (folder, user):
         data, port = folder / "data", free_port()
-        _run([_program("initdb"), "-D", data, "-U", "loader", "--auth=trust", "--no-sync", "-E", "UTF8"], user)
+        _run([program("initdb"), "-D", data, "-U", "loader", "--auth=trust", "--no-sync", "-E", "UTF8"], user)
         options = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-        control: list[str | Path] = [_program("pg_ctl"), "-D", data, "-w"]
+        control: list[str | Path] = [program("pg_ctl"), "-D", data, "-w"]
         _run([*control, "-o", options, "-l", folder / "log", "start"], user)
         try:
             yield f"postgresql://loader@127.0.0.1:{port}/postgres"
@@ -69,7 +69,7 @@ def redis() -> Iterator[str]:
     with _folder() as (folder, _):
         port = free_port()
         command = [
-            _program("redis-server"),
+            program("redis-server"),
             "--port",
             f"{port}",
             "--bind",

@@ -1,0 +1,214 @@
+"""The Airflow example, run by Airflow: parsed, tested, and scheduled over two workers that share one key's budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from leadboxer_source.sandbox import Sandbox, World
+from tests.outside import (
+    PIPELINES,
+    assert_equal_to_truth,
+    duckdb_rows,
+    environment,
+    orchestrator,
+    postgres_rows,
+    run,
+    world,
+)
+from tests.servers import free_port
+
+pytestmark = pytest.mark.orchestrators
+
+TABLES = {"users", "sessions", "events", "properties", "load_failures"}
+
+PARSING = """
+import socket, sys, time
+import airflow.dag_processing.processor, airflow.models.dagbag  # what parses DAGs has these already
+def offline(*_): raise AssertionError("parsing must not reach for the network")
+socket.socket.connect = offline
+sys.path.insert(0, {folder!r})
+started = time.perf_counter()
+import airflow_dag
+print("seconds", time.perf_counter() - started)
+print("heavy", [name for name in ("dlt", "leadboxer_source", "pyarrow") if name in sys.modules])
+"""
+
+
+class Airflow:
+    """An Airflow of one's own, with the example as its only DAG."""
+
+    def __init__(self, home: Path, server: Sandbox, worlds: list[World], warehouse: dict[str, Any], **settings: Any):
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        dags = home / "dags"
+        dags.mkdir()
+        (dags / "airflow_dag.py").write_text((PIPELINES / "airflow_dag.py").read_text())
+        datasets = {f"client{number}": world.site for number, world in enumerate(worlds)}
+        account = {"conn_type": "http", "host": server.url, "password": server.key}
+        self.env = environment(
+            home,
+            AIRFLOW_HOME=str(home),
+            AIRFLOW_CONN_LEADBOXER=json.dumps({**account, "extra": {"datasets": datasets, **settings}}),
+            AIRFLOW_CONN_LEADBOXER_WAREHOUSE=json.dumps(warehouse),
+            AIRFLOW__API__PORT=str(self.port),
+            AIRFLOW__API__BASE_URL=self.url,
+            AIRFLOW__CORE__DAGS_FOLDER=str(dags),
+            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+            AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"{self.url}/execution/",
+            AIRFLOW__CORE__LOAD_EXAMPLES="False",
+            AIRFLOW__CORE__PARALLELISM="2",
+            AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
+            PATH=f"{Path(orchestrator('airflow')).parent}:/usr/bin:/bin",
+        )
+
+    def command(self, *arguments: str) -> str:
+        return run([orchestrator("airflow"), *arguments], self.env, self.home)
+
+    def begin(self, slots: int) -> None:
+        """Makes Airflow's tables and the pool of the key."""
+        self.command("db", "migrate")
+        self.command("pools", "set", "leadboxer", str(slots), "slices at a time")
+
+    @contextmanager
+    def standalone(self) -> Iterator[Callable[[str], Any]]:
+        """Runs scheduler, DAG processor and API server; yields a way to ask what the grid shows."""
+        log = (self.home / "standalone.log").open("w")
+        server = subprocess.Popen(
+            [orchestrator("airflow"), "standalone"],
+            env=self.env,
+            cwd=self.home,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield self._ask
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+            log.close()
+
+    def _ask(self, path: str, **body: Any) -> Any:
+        headers = {"Authorization": f"Bearer {requests.get(f'{self.url}/auth/token', timeout=10).json()['access_token']}"}
+        if body:
+            return requests.post(f"{self.url}/api/v2/{path}", json=body, headers=headers, timeout=10).json()
+        return requests.get(f"{self.url}/api/v2/{path}", headers=headers, timeout=10).json()
+
+
+def wait_for(what: Callable[[], Any], seconds: float) -> Any:
+    """Asks again until the answer is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if answer := what():
+                return answer
+        except (requests.ConnectionError, KeyError, ValueError):
+            pass  # the API server is not up yet
+        time.sleep(0.5)
+    raise AssertionError("it never came to that")
+
+
+def test_the_dag_is_parsed_in_a_second_without_network_and_secrets(tmp_path: Path) -> None:
+    env = environment(tmp_path, AIRFLOW_HOME=str(tmp_path), AIRFLOW__CORE__LOAD_EXAMPLES="False")
+    told = run([orchestrator("python"), "-c", PARSING.format(folder=str(PIPELINES))], env, tmp_path)
+    seconds = float(next(line for line in told.splitlines() if line.startswith("seconds")).split()[1])
+    assert seconds < 1
+    assert "heavy []" in told
+
+
+def test_dag_test_runs_a_round_and_triggers_the_next_one_while_anything_is_missing(tmp_path: Path) -> None:
+    datasets = [world(1)]
+    with Sandbox(datasets, rate_limit=None) as server:
+        warehouse = {"conn_type": "duckdb", "extra": {"credentials": str(tmp_path / "warehouse.duckdb")}}
+        airflow = Airflow(tmp_path, server, datasets, warehouse, rate_limit="unlimited", max_requests=20, chunk_size=3)
+        airflow.begin(slots=1)
+        told = airflow.command("dags", "test", "leadboxer")
+    assert "0 of 1 datasets are covered" in told
+    assert "Dag Run triggered successfully" in told
+    assert "state=success" in told
+    assert server.key not in told
+    rows = duckdb_rows(tmp_path / "warehouse.duckdb", "leadboxer_client0")
+    newest = sorted(datasets[0].user_ids(), key=datasets[0].last_ms, reverse=True)
+    loaded = {row[0] for row in rows("SELECT user_id FROM users")}
+    assert 0 < len(loaded) < len(newest)
+    assert loaded == set(newest[: len(loaded)])
+
+
+def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: Path, postgres: str) -> None:
+    datasets = [world(number) for number in range(1, 5)]
+    with Sandbox(datasets, rate_limit="40/minute") as server:
+        airflow = Airflow(
+            tmp_path,
+            server,
+            datasets,
+            {"conn_type": "postgres", "extra": {"credentials": postgres}},
+            rate_limit="40/minute",
+            limiter_store=str(tmp_path / "budget.sqlite"),
+            max_requests=40,
+            chunk_size=6,
+        )
+        airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = postgres.replace("postgresql", "postgresql+psycopg2")
+        airflow.begin(slots=2)
+        with airflow.standalone() as ask:
+            wait_for(lambda: ask("dags/leadboxer")["is_paused"] is False, 90)
+            ask("dags/leadboxer/dagRuns", logical_date=None)
+            runs = wait_for(lambda: ended(ask("dags/leadboxer/dagRuns")["dag_runs"]), 260)
+            grid = {run["dag_run_id"]: ask(f"dags/leadboxer/dagRuns/{run['dag_run_id']}/taskInstances") for run in runs}
+            events = ask("assets/events?limit=100")["asset_events"]
+
+    refused = [request for request in server.requests if request.status == 429]
+    assert not refused, f"{len(refused)} of {len(server.requests)} requests went over the limit"
+    for number, dataset in enumerate(datasets):
+        assert_equal_to_truth(postgres_rows(postgres, f"leadboxer_client{number}"), dataset)
+
+    assert len(runs) > 1, "one round was not enough"
+    assert {run["state"] for run in runs} == {"success"}
+    for run in runs[:-1]:
+        assert states(grid[run["dag_run_id"]]) == {
+            ("datasets", "success"): 1,
+            ("load", "success"): 4,
+            ("summary", "success"): 1,
+            ("anything_missing", "success"): 1,
+            ("next_round", "success"): 1,
+        }
+    assert states(grid[runs[-1]["dag_run_id"]])["next_round", "skipped"] == 1, "the last round leaves nothing to do"
+    assert {event["name"] for event in events} == {f"leadboxer_{table}" for table in TABLES}
+    assert Counter(event["extra"]["dataset"] for event in events) == {
+        f"client{number}": len(TABLES) * len(runs) for number in range(4)
+    }
+    loads = [task for tasks in grid.values() for task in tasks["task_instances"] if task["task_id"] == "load"]
+    assert {task["rendered_map_index"] for task in loads} == {f"client{number}" for number in range(4)}
+    assert any(overlap(one, other) for one in loads for other in loads if one is not other), "nothing ran side by side"
+    assert not any(server.key in path.read_text() for path in (tmp_path / "logs").rglob("*.log"))
+
+
+def ended(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs in their order, if there are any and all of them ended."""
+    if not runs or any(run["state"] not in {"success", "failed"} for run in runs):
+        return []
+    return sorted(runs, key=lambda run: str(run["start_date"]))
+
+
+def states(tasks: dict[str, Any]) -> Counter[tuple[str, str]]:
+    return Counter((task["task_id"], task["state"]) for task in tasks["task_instances"])
+
+
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return str(one["start_date"]) < str(other["start_date"]) < str(one["end_date"])
