@@ -4,7 +4,7 @@ A run of the DAG is a round. Every dataset gets one slice of `MAX_MINUTES`, on a
 the next round follows at once. So no worker is held for the hours that a first load takes, no dataset waits for
 another's history, and a crash costs a slice. What is loaded is kept in the destination; workers keep nothing.
 
-Copy this file to the DAGs folder, install `leadboxer-source` and dlt's extra of the destination on the workers, and set:
+Copy this file to the DAGs folder, install `leadboxer-source` with the destination's extra on the workers, and set:
 
     airflow pools set leadboxer 1 "one slice at a time for each API key"
     airflow connections add leadboxer --conn-json '{"conn_type": "http", "host": "https://api.leadboxer.com/v1",

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -64,9 +65,22 @@ def orchestrator(name: str) -> str:
 
 def run(command: Sequence[str | Path], env: Mapping[str, str], cwd: Path, *, may_fail: bool = False) -> str:
     """Runs a program to its end and returns what it said; a failure shows all of it."""
-    done = subprocess.run(command, env=dict(env), cwd=cwd, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, check=False, env=dict(env), cwd=cwd, capture_output=True, text=True, timeout=280)
     assert may_fail or done.returncode == 0, f"{done.stdout[-4_000:]}\n{done.stderr[-4_000:]}"
     return done.stdout + done.stderr
+
+
+def build_wheel(folder: Path) -> Path:
+    """Builds the package as an index would offer it."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    run([*command, "--wheel-dir", folder, ROOT], environment(folder), folder)
+    return next(folder.glob("*.whl"))
+
+
+def make_venv(folder: Path) -> Path:
+    """Makes an environment with nothing in it but pip."""
+    run([sys.executable, "-m", "venv", folder], {}, ROOT)
+    return folder
 
 
 def duckdb_rows(path: Path, dataset: str = "leadboxer_data") -> Query:
