@@ -9,9 +9,10 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -63,7 +64,9 @@ class Airflow:
             AIRFLOW_HOME=str(home),
             AIRFLOW_CONN_LEADBOXER=json.dumps({**account, "extra": {"datasets": datasets, **settings}}),
             AIRFLOW_CONN_LEADBOXER_WAREHOUSE=json.dumps(warehouse),
+            AIRFLOW__API__HOST="127.0.0.1",
             AIRFLOW__API__PORT=str(self.port),
+            AIRFLOW__API__WORKERS="1",
             AIRFLOW__API__BASE_URL=self.url,
             AIRFLOW__CORE__DAGS_FOLDER=str(dags),
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
@@ -77,33 +80,34 @@ class Airflow:
     def command(self, *arguments: str) -> str:
         return run([orchestrator("airflow"), *arguments], self.env, self.home)
 
-    def begin(self, slots: int) -> None:
-        """Makes Airflow's tables and the pool of the key."""
-        self.command("db", "migrate")
-        self.command("pools", "set", "leadboxer", str(slots), "slices at a time")
+    @contextmanager
+    def running(self, slots: int) -> Iterator[Callable[..., Any]]:
+        """Runs API server, DAG processor and scheduler; yields a way to ask what the grid shows."""
+        with ExitStack() as servers:
+            servers.enter_context(self._serving("api-server"))
+            wait_for(lambda: self._ask("version"), 120)
+            self._ask("pools", name="leadboxer", slots=slots)
+            servers.enter_context(self._serving("dag-processor"))
+            servers.enter_context(self._serving("scheduler", "--skip-serve-logs"))
+            yield self._ask
 
     @contextmanager
-    def standalone(self) -> Iterator[Callable[..., Any]]:
-        """Runs scheduler, DAG processor and API server; yields a way to ask what the grid shows."""
-        log = (self.home / "standalone.log").open("w")
-        server = subprocess.Popen(
-            [orchestrator("airflow"), "standalone"],
-            env=self.env,
-            cwd=self.home,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield self._ask
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
+    def _serving(self, *arguments: str) -> Iterator[None]:
+        command = [orchestrator("airflow"), *arguments]
+        with (self.home / f"{arguments[0]}.log").open("w") as log:
+            server = subprocess.Popen(
+                command, env=self.env, cwd=self.home, stdout=log, stderr=log, start_new_session=True
+            )
             try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
-            log.close()
+                yield
+            finally:
+                # with its workers, which have its process group
+                os.killpg(server.pid, signal.SIGTERM)
+                try:
+                    server.wait(15)
+                except subprocess.TimeoutExpired:
+                    os.killpg(server.pid, signal.SIGKILL)
+                    server.wait()
 
     def _ask(self, path: str, **body: Any) -> Any:
         token = requests.get(f"{self.url}/auth/token", timeout=60).json()["access_token"]
@@ -139,7 +143,8 @@ def test_dag_test_runs_a_round_and_triggers_the_next_one_while_anything_is_missi
     with Sandbox(datasets, rate_limit=None) as server:
         warehouse = {"conn_type": "duckdb", "extra": {"credentials": str(tmp_path / "warehouse.duckdb")}}
         airflow = Airflow(tmp_path, server, datasets, warehouse, rate_limit="unlimited", max_requests=20, chunk_size=3)
-        airflow.begin(slots=1)
+        airflow.command("db", "migrate")
+        airflow.command("pools", "set", "leadboxer", "1", "one slice at a time")
         told = airflow.command("dags", "test", "leadboxer")
     assert "0 of 1 datasets are covered" in told
     assert "Dag Run triggered successfully" in told
@@ -153,24 +158,30 @@ def test_dag_test_runs_a_round_and_triggers_the_next_one_while_anything_is_missi
 
 
 def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: Path, postgres: str) -> None:
-    datasets = [world(number) for number in range(1, 5)]
-    with Sandbox(datasets, rate_limit="40/minute") as server:
+    datasets = [world(number, users=6) for number in range(1, 5)]
+    server_of = urlsplit(postgres)
+    with Sandbox(datasets, rate_limit="30/minute") as server:
         airflow = Airflow(
             tmp_path,
             server,
             datasets,
-            {"conn_type": "postgres", "extra": {"credentials": postgres}},
-            rate_limit="40/minute",
+            {
+                "conn_type": "postgres",
+                "host": server_of.hostname,
+                "port": server_of.port,
+                "login": server_of.username,
+                "password": "any",
+                "schema": server_of.path.strip("/"),
+            },
+            rate_limit="30/minute",
             limiter_store=str(tmp_path / "budget.sqlite"),
-            max_requests=40,
-            chunk_size=6,
+            max_requests=20,
+            chunk_size=3,
         )
         airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = postgres.replace("postgresql", "postgresql+psycopg2")
-        airflow.begin(slots=2)
-        with airflow.standalone() as ask:
-            wait_for(lambda: ask("dags/leadboxer")["is_paused"] is False, 90)
-            ask("dags/leadboxer/dagRuns", logical_date=None)
-            runs = wait_for(lambda: ended(ask("dags/leadboxer/dagRuns")["dag_runs"]), 260)
+        airflow.command("db", "migrate")
+        with airflow.running(slots=2) as ask:
+            runs = wait_for(lambda: ended(ask("dags/leadboxer/dagRuns")["dag_runs"]), 200)
             grid = [
                 ask(f"dags/leadboxer/dagRuns/{each['dag_run_id']}/taskInstances")["task_instances"] for each in runs
             ]
