@@ -59,7 +59,7 @@ test-warehouses: $(WAREHOUSES) $(BIGQUERY) ## Run the tests that need BigQuery, 
 	.venv-warehouses/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m warehouses $(TESTS)
 
 test-orchestrators: $(INSTALLED) $(ORCHESTRATORS) ## Run the examples in Airflow, Dagster, Prefect, cron and elsewhere
-	$(BIN)/python -m pytest -n $(WORKERS) -m orchestrators $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m orchestrators -o faulthandler_timeout=900 $(TESTS)
 
 servers: ## Install PostgreSQL, Redis and Chromium from Debian's packages, where they are missing
 	@for package in postgresql redis-server chromium; do \
