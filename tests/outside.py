@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -90,6 +91,17 @@ def duckdb_rows(path: Path, dataset: str = "leadboxer_data") -> Query:
         with duckdb.connect(str(path), read_only=True) as connection:
             connection.execute(f"SET search_path = '{dataset}'")
             return connection.execute(sql).fetchall()
+
+    return rows
+
+
+def duckdb_rows_in(python: Path, path: Path, dataset: str = "leadboxer_data") -> Query:
+    """Asks a DuckDB file with another environment's DuckDB: the newest writes what an older one cannot read."""
+
+    def rows(sql: str) -> list[tuple[Any, ...]]:
+        ask = "import duckdb, json, sys; print(json.dumps(duckdb.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
+        told = run([python, "-c", ask, path, sql.replace("FROM ", f"FROM {dataset}.")], {}, path.parent)
+        return [tuple(row) for row in json.loads(told)]
 
     return rows
 

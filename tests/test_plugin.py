@@ -14,7 +14,7 @@ from tests.outside import (
     ROOT,
     assert_equal_to_truth,
     build_wheel,
-    duckdb_rows,
+    duckdb_rows_in,
     environment,
     make_venv,
     orchestrator,
@@ -42,7 +42,7 @@ def test_five_lines_in_another_project_load_with_the_installed_wheel(tmp_path: P
         run([python, "-m", "pip", "install", "--quiet", f"{build_wheel(tmp_path)}[duckdb]"], env, tmp_path)
         (project / "load.py").write_text(STEP)
         run([python, "load.py"], env, project)
-        assert_equal_to_truth(duckdb_rows(project / "elt.duckdb"), dataset)
+        assert_equal_to_truth(duckdb_rows_in(python, project / "elt.duckdb"), dataset)
         installed = run([python, "-c", "import leadboxer_source; print(leadboxer_source.__file__)"], env, project)
         assert installed.startswith(str(tmp_path / "python"))
         assert "extra" in run([python.with_name("leadboxer"), "sandbox"], env, project, may_fail=True)
@@ -67,4 +67,4 @@ def test_a_copy_made_by_dlt_init_loads(tmp_path: Path) -> None:
         run([*dlt, "--location", str(offer.parent)], env, project)
         run([python, "-m", "pip", "install", "--quiet", "-r", "requirements.txt", "pyarrow"], env, project)
         run([python, "leadboxer_source_pipeline.py"], env, project)
-        assert_equal_to_truth(duckdb_rows(project / "leadboxer.duckdb"), dataset)
+        assert_equal_to_truth(duckdb_rows_in(python, project / "leadboxer.duckdb"), dataset)
