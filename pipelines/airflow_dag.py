@@ -75,7 +75,7 @@ def load_slice(account_id: str, name: str, site: str) -> dict[str, Any]:
 
 def rounds(account_id: str) -> None:
     """Makes the DAG of an account."""
-    assets = [Asset(name=f"{account_id}_{table}", uri=f"leadboxer://{account_id}/{table}") for table in TABLES]
+    assets = [Asset(f"leadboxer://{account_id}/{table}") for table in TABLES]
 
     @dag(
         dag_id=account_id,

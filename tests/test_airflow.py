@@ -181,7 +181,7 @@ def test_dag_test_runs_a_round_where_one_dataset_is_refused_and_the_others_go_on
 def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: Path, postgres: str) -> None:
     datasets = [world(number, users=5) for number in range(1, 5)]
     server_of = urlsplit(postgres)
-    with Sandbox(datasets, rate_limit="20/minute") as server:
+    with Sandbox(datasets, rate_limit="12/minute") as server:
         airflow = Airflow(
             tmp_path,
             server,
@@ -194,7 +194,7 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
                 "password": "any",
                 "schema": server_of.path.strip("/"),
             },
-            rate_limit="20/minute",
+            rate_limit="12/minute",
             limiter_store=str(tmp_path / "budget.sqlite"),
             max_requests=20,
             chunk_size=3,
@@ -210,7 +210,7 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
 
     refused = [request for request in server.requests if request.status == 429]
     assert not refused, f"{len(refused)} of {len(server.requests)} requests went over the limit"
-    assert busiest_minute(server, "events") == 20, "nothing is shown where the limit was never reached"
+    assert busiest_minute(server, "events") == 12, "nothing is shown where the limit was never reached"
     for number, dataset in enumerate(datasets):
         assert_equal_to_truth(postgres_rows(postgres, f"leadboxer_client{number}"), dataset)
 
@@ -226,7 +226,7 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
             ("anything_missing", "success"): 1,
             ("next_round", "success" if triggered else "skipped"): 1,
         }
-    assert {event["name"] for event in events} == {f"leadboxer_{table}" for table in TABLES}
+    assert {event["name"] for event in events} == {f"leadboxer://leadboxer/{table}" for table in TABLES}
     assert Counter(event["extra"]["dataset"] for event in events) == {
         f"client{number}": len(TABLES) * len(runs) for number in range(4)
     }
