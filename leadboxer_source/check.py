@@ -13,9 +13,10 @@ from dlt.destinations.sql_client import WithSqlClient
 
 from leadboxer_source import errors, settings
 from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Client, Days, Record, records_of
+from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.rows import instant, last_activity_ms
 from leadboxer_source.settings import RateLimit, Settings
-from leadboxer_source.transport import Clock, Reply, SystemClock, Transport
+from leadboxer_source.transport import Reply, Transport
 
 State = Literal["fine", "doubtful", "wrong", "unknown"]
 

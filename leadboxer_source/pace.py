@@ -111,7 +111,9 @@ class Pace:
             return self.burst
         with self._lock, self._store.exclusively() as bucket:
             bucket.leak(self._store.now_ms())
-            return max(0, self._rate.requests - int(bucket.count()))
+            taken = bucket.count()
+            assert isinstance(taken, int)  # noqa: S101 - pyrate-limiter types it for its asynchronous buckets too
+            return max(0, self._rate.requests - taken)
 
     def close(self) -> None:
         """Gives the store back."""

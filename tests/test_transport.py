@@ -12,8 +12,11 @@ import requests
 from requests.adapters import BaseAdapter
 
 from leadboxer_source import errors, settings
+from leadboxer_source.clock import SystemClock
+from leadboxer_source.pace import Pace, Told, told_by
 from leadboxer_source.settings import RateLimit, Settings
-from leadboxer_source.transport import Pace, Reply, SystemClock, Told, Transport, told_by
+from leadboxer_source.stores import Place
+from leadboxer_source.transport import Reply, Transport
 
 KEY = "key-that-opens-nothing"
 NOW = 1_795_000_000.0
@@ -120,10 +123,14 @@ class TestWhatA429Tells:
         assert told_by({}, {"rate-limit": count, "rate-limit-period": period}, NOW) == Told(None, rate)
 
 
+def _place(store: Path | None) -> Place | None:
+    return Place(str(store), "account") if store else None
+
+
 class TestPace:
     def pace(self, rate: RateLimit | None, store: Path | None = None) -> tuple[Pace, Clock, threading.Event]:
         clock, stop = Clock(), threading.Event()
-        return Pace(rate, clock, stop, store, "leads"), clock, stop
+        return Pace(rate, clock, stop, _place(store), "leads"), clock, stop
 
     @pytest.mark.parametrize("stored", [False, True])
     def test_never_more_than_the_limit_in_any_window_and_hardly_less(self, tmp_path: Path, stored: bool) -> None:
@@ -197,8 +204,8 @@ class TestPace:
     def test_two_with_one_store_share_its_budget(self, tmp_path: Path) -> None:
         store = tmp_path / "store.sqlite"
         one, clock, _ = self.pace(RateLimit(2, 60.0), store)
-        other = Pace(RateLimit(2, 60.0), clock, threading.Event(), store, "leads")
-        elsewhere = Pace(RateLimit(2, 60.0), clock, threading.Event(), store, "events")
+        other = Pace(RateLimit(2, 60.0), clock, threading.Event(), _place(store), "leads")
+        elsewhere = Pace(RateLimit(2, 60.0), clock, threading.Event(), _place(store), "events")
         assert one.acquire() + other.acquire() == 0
         assert elsewhere.acquire() == 0
         assert other.acquire() > 59
