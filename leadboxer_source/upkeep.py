@@ -110,13 +110,15 @@ def _configured(site: str = dlt.config.value, display: Any = None, filters: Any 
 @contextmanager
 def _edited_state(pipeline: dlt.Pipeline) -> Iterator[Any]:
     """The pipeline's state, to be changed; it is in the destination too when this ends."""
-    pipeline.run()  # takes the state from the destination if there is none here, and loads what waits to be loaded
+    pipeline.sync_destination()  # another machine may have loaded last
+    pipeline.run()  # loads what still waits for it
     if _SOURCE not in pipeline.schema_names:
         raise ConfigurationInvalid(
             f"Nothing was ever loaded from LeadBoxer with the pipeline {pipeline.pipeline_name} into "
             f"{pipeline.dataset_name}: check where it loads to, and its name."
         )
     with pipeline.managed_state(extract_state=True) as state:
+        state.setdefault("sources", {})
         yield state
     pipeline.run()
 

@@ -296,3 +296,34 @@ def test_the_command_line_does_both(
     assert desk.rows(f"SELECT count(*) FROM users WHERE user_id = '{user_id}'") == [(0,)]
     assert main(["forget", *place, user_id]) == 0
     assert main(["resync", *place, "--since", "soon"]) == 4
+
+
+@pytest.mark.servers
+def test_postgres_forgets_too(desk: Desk, postgres: str) -> None:
+    def made() -> dlt.Pipeline:
+        return dlt.pipeline(
+            "forgetful",
+            destination=dlt.destinations.postgres(postgres.replace("loader@", "loader:any@")),
+            dataset_name="forgetful",
+            pipelines_dir=str(desk.folder / "pipelines"),
+        )
+
+    made().run(desk.source(max_requests=30, chunk_size=5))
+
+    def people(schema: str, table: str) -> set[str]:
+        with made().sql_client() as client:
+            rows = client.execute_sql(f"SELECT DISTINCT user_id FROM {schema}.{table}")
+        return {str(row[0]) for row in rows or ()}
+
+    user_id = min(people("forgetful", "events"))
+    places = [
+        (schema, table) for schema in ("forgetful", "forgetful_staging") for table in ("users", "sessions", "events")
+    ]
+    assert all(user_id in people(*place) for place in places)
+    deleted = forget(made(), user_id, site=desk.world.site)
+    assert min(deleted[table] for table in ("users", "sessions", "events")) >= 1
+    assert not any(user_id in people(*place) for place in places)
+    shutil.rmtree(desk.folder / "pipelines")
+    resync(made(), "2020-01-01", site=desk.world.site)
+    made().run(desk.source())
+    assert len(people("forgetful", "users")) == len(desk.world.user_ids()) - 1
