@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from ipaddress import ip_address
@@ -282,6 +282,11 @@ def _is_this_machine(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"  # a name such as 127.0.0.1.example.com is anybody's
+
+
+def parse_names(names: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Reads a list of names; a text is one name, not its letters."""
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def parse_limiter_store(store: str | None) -> str | None:

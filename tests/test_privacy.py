@@ -149,6 +149,12 @@ def test_what_cannot_be_hashed_is_told_when_the_source_is_built(desk: Desk) -> N
     assert desk.source(exclude_fields=["latitude", "customEventInfo"])
 
 
+def test_one_name_is_not_taken_for_its_letters(desk: Desk) -> None:
+    desk.load(exclude_fields="ip_number")
+    assert desk.rows("SELECT count(*) FROM users WHERE last_ip_number IS NOT NULL") == [(0,)]
+    assert desk.rows("SELECT count(*) FROM users WHERE last_browser IS NOT NULL") != [(0,)]
+
+
 VALUES = st.recursive(
     st.sampled_from([EMAIL, f"<{EMAIL}>", 1, None, "", True]),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(SPELLINGS), inner, max_size=2),
