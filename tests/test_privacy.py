@@ -15,6 +15,7 @@ from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.privacy import OPEN, PERSONAL, Privacy
 from leadboxer_source.rows import Shapes, instant, property_rows
 from leadboxer_source.tables import EVENT_FIELDS, SESSION_FIELDS, USER_FIELDS
+from leadboxer_source.upkeep import resync
 from tests.conftest import Desk
 
 KEY = "a secret that is long enough"
@@ -153,6 +154,18 @@ def test_one_name_is_not_taken_for_its_letters(desk: Desk) -> None:
     desk.load(exclude_fields="ip_number")
     assert desk.rows("SELECT count(*) FROM users WHERE last_ip_number IS NOT NULL") == [(0,)]
     assert desk.rows("SELECT count(*) FROM users WHERE last_browser IS NOT NULL") != [(0,)]
+
+
+def test_after_a_resync_what_was_loaded_openly_is_hidden_too(desk: Desk) -> None:
+    desk.load_until_done()
+    tables = [("users", "last_ip_number"), ("sessions", "ip_number")]
+    for table, column in tables:
+        assert desk.rows(f"SELECT count({column}) FROM {table}") != [(0,)]
+    resync(desk.pipeline(), "2020-01-01", site=desk.world.site)
+    desk.load_until_done(exclude_fields=["personal"])
+    for table, column in tables:
+        assert desk.rows(f"SELECT count({column}) FROM {table}") == [(0,)]
+    desk.assert_equal_to_truth()
 
 
 VALUES = st.recursive(
