@@ -109,7 +109,8 @@ requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the
 		--group orchestrators --output-file requirements-orchestrators.txt pyproject.toml
 
 audit: $(AUDIT) ## Look for known vulnerabilities in the pinned packages
-	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements-dev.txt
+	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+		$(addprefix -r ,$(wildcard requirements-*.txt))
 
 sbom: $(INSTALLED) $(AUDIT) ## Write what the environment is made of to dist/sbom.cdx.json (CycloneDX)
 	@mkdir -p dist
