@@ -37,6 +37,8 @@ _KEEPS_JSON = {"bigquery": "jsonl", "snowflake": "jsonl"}
 """Formats that JSON columns survive. As Parquet they fail in BigQuery and become text in Snowflake; dlt itself chooses
 Parquet for BigQuery when files are staged in a bucket."""
 
+_JOINED = ("users", "sessions", "events", "properties")
+
 
 def suit(source: DltSource) -> None:
     """Gives the resources of a run what the destination wants, before the first row; hints that they have are kept.
@@ -94,7 +96,8 @@ def create_indexes(pipeline: dlt.Pipeline) -> list[str]:
         statements = [
             f"CREATE INDEX IF NOT EXISTS {client.escape_column_name(f'{table}_by_' + '_'.join(columns))} "
             f"ON {client.make_qualified_table_name(table)} ({', '.join(map(client.escape_column_name, columns))})"
-            for table in sorted(TABLES.keys() & loaded)
+            for table in _JOINED
+            if table in loaded
             for columns in indexed(table)
         ]
         for statement in statements:
