@@ -102,7 +102,7 @@ PIN = UV_PYTHON_DOWNLOADS=never $(UV) pip compile --no-config --quiet --python .
 requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the newest versions)
 	$(PIN) --python-version 3.10 --extra duckdb --extra postgres --extra redis --extra sandbox --group dev \
 		--output-file requirements-dev.txt pyproject.toml
-	$(PIN) --python-version 3.10 --extra duckdb --extra sandbox --extra bigquery --extra postgres --extra snowflake \
+	$(PIN) --python-version 3.10 --extra duckdb --extra redis --extra sandbox --extra bigquery --extra postgres --extra snowflake \
 		--group warehouses --output-file requirements-warehouses.txt pyproject.toml
 	$(PIN) --python-version 3.13 --group bigquery-emulator --output-file requirements-bigquery.txt
 	$(PIN) --python-version 3.10 --extra duckdb --extra postgres --extra airflow --extra dagster --extra prefect \
