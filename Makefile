@@ -56,7 +56,7 @@ test-servers: $(INSTALLED) ## Run the tests that need PostgreSQL, Redis or a bro
 	$(BIN)/python -m pytest -n $(WORKERS) -m servers $(TESTS)
 
 test-warehouses: $(WAREHOUSES) $(BIGQUERY) ## Run the tests that need BigQuery, Snowflake, Delta Lake and Iceberg
-	.venv-warehouses/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m warehouses $(TESTS)
+	.venv-warehouses/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m warehouses tests/test_destinations.py $(TESTS)
 
 test-orchestrators: $(INSTALLED) $(ORCHESTRATORS) ## Run the examples in Airflow, Dagster, Prefect, cron and elsewhere
 	$(BIN)/python -m pytest -n $(WORKERS) -m orchestrators -o faulthandler_timeout=900 $(TESTS)
