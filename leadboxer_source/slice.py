@@ -181,7 +181,7 @@ class Slice:
             self._conclude(claim_top)
         finally:
             self.ended = True
-            self._stopped = self._stopped or "closed"
+            self._stopped = self._stopped if self._concluded else "closed"
             self._report.ended_ms = self._now_ms()
             self._tell(final=True)
             # dlt keeps the source while it normalizes and loads, which needs the memory more

@@ -185,6 +185,8 @@ def eta(report: Report, now: float, plan: Plan | None) -> str:
     reached = _reached(report)
     if plan is not None and plan.scope == report.scope and plan.since_ms <= report.since_ms:
         left = plan.seconds_left(add(reached, [Stretch(0, report.since_ms)]))
+        if left is not None and not report.stopped:
+            left += report.owed_seconds  # what is handed out counts as reached
         how = "to go"
     else:
         # who is older is rarer, so this is rather too long
