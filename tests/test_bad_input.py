@@ -22,7 +22,9 @@ import duckdb
 import pytest
 
 from leadboxer_source.cli import main
-from leadboxer_source.errors import ConfigurationInvalid, StateUnreadable
+from leadboxer_source.cli.options import Place
+from leadboxer_source.errors import ConfigurationInvalid, PipelineBusy, StateUnreadable
+from leadboxer_source.lock import alone
 from leadboxer_source.state import VERSION, remember
 from tests.conftest import Desk
 from tests.test_package import ROOT
@@ -92,6 +94,11 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({"START_DATE": "2026-02-02", "END_DATE": "2026-02-01"}, None, 4, "is not after start_date '2026-02-02'"),
     ({"RATE_LIMIT": "fast"}, None, 4, "rate_limit 'fast' is not a rate"),
     ({"DISPLAY": "robots"}, None, 4, "display takes any of"),
+    ({"FILTERS": '{"limit": 3}'}, None, 4, "filters cannot set limit: use any of"),
+    ({"EXCLUDE_FIELDS": '["session_id"]'}, None, 4, "exclude_fields and hash_fields cannot name"),
+    ({"HASH_FIELDS": '["email"]'}, None, 4, "hash_fields needs a hash_key"),
+    ({"LIMITER_STORE": "mysql://here"}, None, 4, "limiter_store is a file, ':memory:', or an address"),
+    ({"LIMITER_STORE": "redis://127.0.0.1:9/0", "RATE_LIMIT": "10/second"}, None, 1, "start it or correct its address"),
     ({"CHUNK_SIZE": "many"}, None, 4, "`chunk_size` cannot be coerced into type"),
 ]
 
@@ -131,6 +138,7 @@ USAGE: list[tuple[list[str], int, str]] = [
     (["sync", "--db", "missing/a.duckdb"], 4, "does not exist: make it"),
     (["sync", "--db", "folder"], 4, "is a folder: name a file"),
     (["sync", "--db", "text"], 4, "is no DuckDB file"),
+    (["resync", "--since", "2026-01-01", "--db", "none.duckdb"], 4, "Nothing was ever loaded from LeadBoxer"),
     (["profile", "1.2", "--db", "none.duckdb"], 4, "run `leadboxer sync` first"),
 ]
 
@@ -231,6 +239,15 @@ def test_a_file_that_is_open_elsewhere_is_told_before_anything_is_asked(configur
     assert run_quietly("sync", "--db", "busy.duckdb") == 0
 
 
+def test_a_second_run_of_one_pipeline_is_told(configured: Desk, capsys: Any) -> None:
+    with alone(Place("duckdb", "busy.duckdb", "leadboxer_data", None).pipeline()):
+        code, told = run("sync", "--db", "busy.duckdb")
+    assert code == PipelineBusy.exit_code
+    assert told.startswith("Another process is at work with the pipeline")
+    assert is_documented(told), told
+    assert not configured.server.requests
+
+
 def run_quietly(*arguments: str) -> int:
     return subprocess.run([COMMAND, *arguments], capture_output=True, check=False).returncode
 
@@ -320,6 +337,7 @@ def test_the_documentation_lists_what_the_tests_see_and_nothing_else() -> None:
         *(sentence for *_, sentence in STRAYS),
         "is open in another program (process",
         "The disk is full",
+        "Another process is at work with the pipeline",
         "cannot be written",
         "The destination does not let us in",
         "More than 20 requests",
