@@ -33,7 +33,7 @@ ACCOUNTS = ("leadboxer",)
 
 WAREHOUSE = "leadboxer_warehouse"
 MAX_MINUTES = 15
-TABLES = ("users", "sessions", "events", "properties", "load_failures")
+TABLES = ("users", "sessions", "events", "properties", "load_failures", "load_runs")
 
 
 def load_slice(account_id: str, name: str, site: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from leadboxer_source.sandbox import Sandbox, World
+from leadboxer_source.sync import RESOURCES
 from tests.outside import (
     PIPELINES,
     assert_equal_to_truth,
@@ -31,8 +32,6 @@ from tests.outside import (
 from tests.servers import free_port
 
 pytestmark = pytest.mark.orchestrators
-
-TABLES = {"users", "sessions", "events", "properties", "load_failures"}
 
 PARSING = """
 import socket, sys, time
@@ -195,7 +194,7 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
                 "schema": server_of.path.strip("/"),
             },
             rate_limit="12/minute",
-            limiter_store=str(tmp_path / "budget.sqlite"),
+            limiter_store=postgres,
             max_requests=20,
             chunk_size=3,
         )
@@ -226,9 +225,9 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
             ("anything_missing", "success"): 1,
             ("next_round", "success" if triggered else "skipped"): 1,
         }
-    assert {event["name"] for event in events} == {f"leadboxer://leadboxer/{table}" for table in TABLES}
+    assert {event["name"] for event in events} == {f"leadboxer://leadboxer/{table}" for table in RESOURCES}
     assert Counter(event["extra"]["dataset"] for event in events) == {
-        f"client{number}": len(TABLES) * len(runs) for number in range(4)
+        f"client{number}": len(RESOURCES) * len(runs) for number in range(4)
     }
     loads = [task for tasks in grid for task in tasks if task["task_id"] == "load"]
     assert {task["rendered_map_index"] for task in loads} == {f"client{number}" for number in range(4)}

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from leadboxer_source.sandbox import Sandbox, World
+from leadboxer_source.sync import RESOURCES
 from tests.outside import (
     PIPELINES,
     assert_equal_to_truth,
@@ -28,8 +29,6 @@ from tests.outside import (
 )
 
 pytestmark = pytest.mark.orchestrators
-
-TABLES = {"users", "sessions", "events", "properties", "load_failures"}
 
 DAGSTER = """
 import json, sys
@@ -86,7 +85,7 @@ def test_dagster_materialises_an_asset_for_each_table_slice_by_slice(
     told = run([orchestrator("python"), "-c", DAGSTER.format(folder=str(PIPELINES))], env, tmp_path)
     runs, materialised = json.loads(next(line for line in told.splitlines() if line.startswith("told"))[4:])
     assert runs > 1
-    assert {name.removeprefix("dlt_leadboxer_") for name in materialised} == TABLES
+    assert {name.removeprefix("dlt_leadboxer_") for name in materialised} == set(RESOURCES)
     assert_equal_to_truth(duckdb_rows(database), dataset)
 
 
