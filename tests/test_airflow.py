@@ -201,7 +201,7 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
         airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = postgres.replace("postgresql", "postgresql+psycopg2")
         airflow.command("db", "migrate")
         with airflow.running(slots=2) as ask:
-            runs = wait_for(lambda: ended(ask("dags/leadboxer/dagRuns")["dag_runs"]), 400)
+            runs = wait_for(lambda: ended(ask("dags/leadboxer/dagRuns")["dag_runs"]), 600)
             grid = [
                 ask(f"dags/leadboxer/dagRuns/{each['dag_run_id']}/taskInstances")["task_instances"] for each in runs
             ]
