@@ -12,8 +12,8 @@ Copy this file to the DAGs folder, install `leadboxer-source` with the destinati
     airflow connections add leadboxer_warehouse --conn-uri postgres://USER:PASSWORD@HOST:5432/DATABASE
 
 The extra of `leadboxer` may hold any setting of `leadboxer_source`. If workers run on several machines, or the pool has
-several slots, set `limiter_store` to a place that all of them reach. `leadboxer_warehouse` is named by its type as dlt
-names the destination; a destination whose credentials are no URI has them in its extra, as
+several slots, set `limiter_store` to an address that all of them reach, such as `redis://HOST/0`. The type of
+`leadboxer_warehouse` is dlt's name of the destination; one whose credentials are no URI has them in its extra, as
 `{"destination": "bigquery", "credentials": {...}}`.
 """
 
