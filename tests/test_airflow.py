@@ -215,7 +215,9 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
 
     assert {each["state"] for each in runs} == {"success"}
     went_on = [states(tasks)["next_round", "success"] for tasks in grid]
-    assert sum(went_on) == [each["run_type"] for each in runs].count("manual") > 0, "one round was not enough"
+    assert sum(went_on) == [each["run_type"] for each in runs].count("operator_triggered") > 0, (
+        "one round was not enough"
+    )
     assert went_on[-1] == 0, "the last round leaves nothing to do"
     for tasks, triggered in zip(grid, went_on, strict=True):
         assert states(tasks) == {
