@@ -4,7 +4,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-slow test-servers test-versions test-warehouses test-orchestrators servers lint format \
-	coverage bench limits requirements audit sbom clean
+	coverage bench limits docs requirements audit sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -96,6 +96,9 @@ bench: $(INSTALLED) ## Measure requests, makespan, rows per second and memory
 limits: $(INSTALLED) ## Write the tables of docs/limits.md anew
 	$(BIN)/python -m benchmarks.limits
 
+docs: .venv-docs/.installed ## Build the documentation to build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 PIN = UV_PYTHON_DOWNLOADS=never $(UV) pip compile --no-config --quiet --python .venv-uv/bin/python \
 	--universal --generate-hashes --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade)
 
@@ -107,6 +110,7 @@ requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the
 	$(PIN) --python-version 3.13 --group bigquery-emulator --output-file requirements-bigquery.txt
 	$(PIN) --python-version 3.10 --extra duckdb --extra postgres --extra airflow --extra dagster --extra prefect \
 		--group orchestrators --output-file requirements-orchestrators.txt pyproject.toml
+	$(PIN) --python-version 3.10 --group docs --output-file requirements-docs.txt
 
 audit: $(AUDIT) ## Look for known vulnerabilities in the pinned packages
 	.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
@@ -128,6 +132,11 @@ $(INSTALLED) $(WAREHOUSES) $(ORCHESTRATORS):
 	@$(FIND_PYTHON); echo "Making $(@D) with $$python"; "$$python" -m venv --clear $(@D)
 	@$(PIP_INSTALL) --require-hashes -r $<
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-docs/.installed: requirements-docs.txt
+	@$(FIND_PYTHON); echo "Making .venv-docs with $$python"; "$$python" -m venv --clear .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
 	@touch $@
 
 # Python 3.10 gets the floor of every dependency, Python 3.13 the newest versions. pip is new enough for groups.
