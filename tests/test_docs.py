@@ -35,7 +35,7 @@ SHOWN = {"text", "json", "mermaid", "yaml"}
 """Languages of blocks that are there to be read."""
 
 SUBSTITUTIONS = {
-    "USER_ID_or_EMAIL": "{user_id}",
+    "USER_ID_OR_EMAIL": "{user_id}",
     "USER_ID": "{user_id}",
     "1783024862163.757717719": "{user_id}",
     "EMAIL": "{email}",
@@ -44,6 +44,14 @@ SUBSTITUTIONS = {
     "http://127.0.0.1:8080": "{base_url}",
 }
 """What stands in the pages for something that a reader fills in, and what the sandbox has in its place."""
+
+FRAGMENT_BEGINS = """\
+import dlt
+from leadboxer_source import leadboxer_source, sync
+
+pipeline = dlt.pipeline("leadboxer", destination="duckdb", dataset_name="leadboxer_data")
+"""
+"""What comes before a piece of Python that does not import dlt itself: the usual pipeline."""
 
 TOOLS = ("cat", "cp", "ls", "mkdir", "mv", "rm", "sleep", "test")
 CLONE = ("CHANGELOG.md", "LICENSE", "Makefile", "README.md", "leadboxer_source", "pipelines", "pyproject.toml")
@@ -109,7 +117,6 @@ class Clone:
     def __init__(self, home: Path, server: Sandbox, site: str) -> None:
         self.folder = home / "clone"
         self._kept, self._bin = home / "kept", home / "bin"
-        self._server, self._site = server, site
         self._environment = {
             **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             "PATH": str(self._bin),
@@ -122,7 +129,7 @@ class Clone:
             "SOURCES__LEADBOXER__BASE_URL": server.url,
             "SOURCES__LEADBOXER__RATE_LIMIT": "unlimited",
             "SOURCES__LEADBOXER__LIMITER_STORE": ":memory:",
-            "SOURCES__LEADBOXER__HASH_KEY": "0123456789abcdef",
+            "DESTINATION__FILESYSTEM__BUCKET_URL": "lake",
         }
         self._make_programs()
         self.folder.mkdir()
@@ -138,6 +145,9 @@ class Clone:
             known = connection.execute(
                 "SELECT user_id, email FROM leadboxer_data.users ORDER BY email NULLS LAST LIMIT 1"
             ).fetchone()
+            lake = self.folder / "lake" / "leadboxer_data" / "events"
+            lake.mkdir(parents=True)
+            connection.execute(f"COPY leadboxer_data.events TO '{lake / 'events.parquet'}'")
         assert known is not None
         self._known = {"user_id": known[0], "email": known[1], "site": site, "base_url": server.url}
         shutil.copytree(self.folder, self._kept, symlinks=True)
@@ -201,14 +211,15 @@ def test_every_block_is_in_a_language_that_is_run_or_only_shown() -> None:
 @of_language("sh", "python")
 def test_it_runs(block: Block, clone: Clone) -> None:
     clone.restore()
-    clone.run(block.language, clone.filled_in(block.text))
+    is_fragment = block.language == "python" and "import dlt" not in block.text
+    clone.run(block.language, (FRAGMENT_BEGINS if is_fragment else "") + clone.filled_in(block.text))
 
 
 @of_language("sql")
-def test_it_can_be_asked(block: Block, clone: Clone) -> None:
+def test_it_can_be_asked(block: Block, clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     clone.restore()
-    with duckdb.connect(str(clone.folder / "leadboxer.duckdb"), read_only=True) as connection:
-        connection.execute("SET search_path = 'leadboxer_data'")
+    monkeypatch.chdir(clone.folder)
+    with duckdb.connect("leadboxer.duckdb") as connection:
         connection.execute(clone.filled_in(block.text))
 
 
@@ -241,3 +252,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_the_table_of_settings_is_that_of_the_source() -> None:
     page = configuration.PAGE.read_text()
     assert configuration.with_table(page) == page, "run docs/tools/configuration.py"
+
+
+@pytest.mark.parametrize("page", [page.name for page in PAGES[1:] if page.name != "index.md"])
+def test_every_page_can_be_found(page: str) -> None:
+    for list_of_pages in ("mkdocs.yml", "docs/index.md", "README.md"):
+        assert page in (ROOT / list_of_pages).read_text(), list_of_pages
