@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import pytest
@@ -105,7 +105,7 @@ def blocks() -> list[Block]:
     return list(found.values())
 
 
-def of_language(*languages: str) -> Any:
+def of_language(*languages: str) -> pytest.MarkDecorator:
     """Parametrizes a test with the blocks of some languages."""
     chosen = [block for block in blocks() if block.language in languages]
     return pytest.mark.parametrize("block", chosen, ids=[f"{block.place}-{block.language}" for block in chosen])
@@ -129,7 +129,7 @@ class Clone:
             "SOURCES__LEADBOXER__BASE_URL": server.url,
             "SOURCES__LEADBOXER__RATE_LIMIT": "unlimited",
             "SOURCES__LEADBOXER__LIMITER_STORE": ":memory:",
-            "DESTINATION__FILESYSTEM__BUCKET_URL": "lake",
+            "DESTINATION__FILESYSTEM__BUCKET_URL": "files",
         }
         self._make_programs()
         self.folder.mkdir()
