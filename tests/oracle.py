@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -103,9 +104,15 @@ class Loader(Protocol):
 
 
 class InMemory:
-    """The package without dlt and sockets: real client, transport, lister, children and slice."""
+    """The package without dlt and sockets: real client, transport, lister, children and slice.
+
+    Attributes:
+        error: What ended the last run, if it died.
+    """
 
     def __init__(self, server: Sandbox, site: str, clock: HandClock) -> None:
+        self.error: errors.LeadBoxerError | None = None
+        self.base_url = "http://127.0.0.1/v1"
         self._server, self._site, self._clock = server, site, clock
         self._state: dict[str, dict[str, Any]] = {name: {} for name in COVERED}
         self._tables: dict[str, dict[Any, dict[str, Any]]] = {name: {} for name in COVERED}
@@ -115,8 +122,9 @@ class InMemory:
         config = Settings(
             self._site,
             self._server.key,
-            base_url="http://127.0.0.1/v1",
+            base_url=self.base_url,
             rate_limit=None,
+            limiter_store=":memory:",
             start_ms=order.start_ms,
             max_minutes=None,
             max_requests=order.max_requests,
@@ -124,13 +132,15 @@ class InMemory:
             relist_days=order.relist_days,
         )
         reports: list[Report] = []
-        slices = Slices(config, self._clock, reports.append, self._connect)
+        slices = Slices(config, self._clock, reports.append, self.connect)
         state = json.loads(json.dumps(self._state))
         batches: list[tuple[str, list[dict[str, Any]]]] = []
         try:
             for users in slices.users(lambda name: state[name], set(order.only)):
+                time.sleep(0)  # lets the threads of a real connection work
                 batches += self._cascade(slices, users, order.only)
-        except errors.LeadBoxerError:
+        except errors.LeadBoxerError as error:
+            self.error = error
             return None
         for table, rows in batches:
             if table in order.only:
@@ -160,7 +170,7 @@ class InMemory:
             covered = uncover(memory.covered, Stretch(since_ms, 2**62))
             record(self._state[name], self._scope, replace(memory, covered=covered))
 
-    def _connect(self, config: Settings, clock: Any) -> Connection:
+    def connect(self, config: Settings, clock: Any) -> Connection:
         transport = Transport(config, clock)
         transport._session.mount("http://", _Wire(self._server, self._clock))
         client = Client(transport, config)
@@ -176,10 +186,12 @@ class InMemory:
         if not set(only) - {"users"}:
             return
         for sessions in slices.children.sessions(users):
+            time.sleep(0)
             yield "sessions", sessions or []
             if sessions is None or not set(only) & {"events", "properties"}:
                 continue
             for events in slices.children.events(sessions):
+                time.sleep(0)
                 yield "events", events or []
                 yield "properties", [row for event in events or [] for row in property_rows(event)]
 
