@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
-import dlt
-import duckdb
 import pytest
-from dlt.pipeline.exceptions import PipelineStepFailed
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from leadboxer_source import Report, leadboxer_source
-from leadboxer_source.children import Children
-from leadboxer_source.client import Page
-from leadboxer_source.coverage import Stretch, add, uncover
-from leadboxer_source.listing import Lister, _ChainBroken
-from leadboxer_source.rows import instant
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
-from leadboxer_source.slice import COVERED, Slice
-from leadboxer_source.state import Remembered, record, remember
-from leadboxer_source.transport import Transport
-from tests.oracle import DAY_MS, HandClock, Happening, InMemory, Loader, Oracle, Order, Rows, Site
+from leadboxer_source.slice import COVERED
+from tests.oracle import DAY_MS, HandClock, Happening, InMemory, Loader, Oracle, Order, Site
+from tests.oracle_dlt import Dlt
 
 SELECTIONS = [
     ("users",),
@@ -186,91 +174,6 @@ class InMemoryMachine(Machine):
         self.oracle = Oracle(self.site, self.loader)
 
 
-class Dlt:
-    """dlt, HTTP and DuckDB."""
-
-    def __init__(self, folder: Path, server: Sandbox, site: str, clock: HandClock) -> None:
-        self._folder, self._server, self._site, self._clock = folder, server, site, clock
-
-    @property
-    def pipeline(self) -> dlt.Pipeline:
-        return dlt.pipeline(
-            "oracle",
-            destination=dlt.destinations.duckdb(str(self._folder / "oracle.duckdb")),
-            dataset_name="lb",
-            pipelines_dir=str(self._folder / "pipelines"),
-        )
-
-    def run(self, order: Order) -> Report | None:
-        reports: list[Report] = []
-        source = leadboxer_source(
-            self._site,
-            self._server.key,
-            base_url=self._server.url,
-            rate_limit="unlimited",
-            max_minutes=None,
-            start_date=None if order.start_ms is None else instant(order.start_ms),
-            limiter_store=":memory:",
-            clock=self._clock,
-            watch=reports.append,
-            **{name: value for name, value in order._asdict().items() if name not in {"only", "start_ms", "dies_at"}},
-        )
-        try:
-            self.pipeline.run(source.with_resources(*order.only, "load_failures"), loader_file_format="parquet")
-        except PipelineStepFailed:
-            return None
-        return reports[-1]
-
-    def rows(self) -> Rows:
-        found = Rows({}, {}, defaultdict(Counter), defaultdict(Counter))
-        with duckdb.connect(str(self._folder / "oracle.duckdb")) as connection:
-            connection.execute("CREATE SCHEMA IF NOT EXISTS lb; SET search_path = 'lb'")
-            tables = {
-                row[0] for row in connection.execute("SELECT table_name FROM information_schema.tables").fetchall()
-            }
-
-            def select(table: str, key: str, columns: str) -> list[tuple[Any, ...]]:
-                if table not in tables:
-                    return []
-                doubled = f"SELECT count(*) - count(DISTINCT ({key})) FROM {table}"
-                assert connection.execute(doubled).fetchall() == [(0,)], f"{table} holds a key twice"
-                return connection.execute(f"SELECT {columns} FROM {table}").fetchall()
-
-            users = select("users", "site, user_id", "* EXCLUDE (read_at)")
-            names = [column[0] for column in connection.description or ()]
-            for user in (dict(zip(names, row, strict=True)) for row in users):
-                last = user["last_event_at"]
-                found.users[user["user_id"]] = (last and round(last.timestamp() * 1000), user.get("lead_tag"))
-            found.sessions.update(select("sessions", "site, session_id", "session_id, user_id"))
-            seen = "session_id, event_id, epoch_ms(occurred_at), title, original_url"
-            for session_id, *identity in select("events", "site, event_key", seen):
-                found.events[session_id][tuple(identity)] += 1
-            for session_id, *pair in select("properties", "site, event_key, name", "session_id, name, value"):
-                found.properties[session_id][tuple(pair)] += 1
-        return found
-
-    def remembered(self, resource: str) -> Remembered:
-        return remember(self._state(self.pipeline.state, resource), self._site)
-
-    def forget(self, since_ms: int) -> None:
-        with self.pipeline.managed_state(extract_state=True) as state:
-            for name in COVERED:
-                memory = remember(self._state(state, name), self._site)
-                memory.covered = uncover(memory.covered, Stretch(since_ms, 2**62))
-                record(self._state(state, name), self._site, memory)
-
-    def lose_folder(self) -> None:
-        """As on a machine that never saw the pipeline: the state comes back from the destination."""
-        shutil.rmtree(self._folder / "pipelines", ignore_errors=True)
-        self.pipeline.sync_destination()
-
-    @staticmethod
-    def _state(state: Any, resource: str) -> dict[str, Any]:
-        sources = state.setdefault("sources", {}).setdefault("leadboxer", {})
-        found: dict[str, Any] = sources.setdefault("resources", {}).setdefault(resource, {})
-        return found
-
-
 class DltMachine(Machine):
     """The whole of it; a second for each run."""
 
@@ -343,131 +246,3 @@ def test_an_event_that_shows_after_a_later_one_of_the_same_session_is_loaded() -
     site.run(machine.loader, Order())
     assert machine.loader.remembered("events").covered[-1].hi > site.world.last_ms(user), "it is claimed"
     machine.oracle.assert_sentence_holds()
-
-
-def _one_high_water_mark(patch: pytest.MonkeyPatch) -> None:
-    def covers(covered: Any, instant: int | None) -> bool:
-        return instant is not None and bool(covered) and instant < covered[-1].hi
-
-    for module in ("slice", "children"):
-        patch.setattr(f"leadboxer_source.{module}.covers", covers)
-
-
-def _a_hole_is_closed_too_far(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        "leadboxer_source.slice.add", lambda covered, more: add(covered, [Stretch(lo - DAY_MS, hi) for lo, hi in more])
-    )
-
-
-def _settle_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    conclude = Slice._conclude
-
-    def settled_at_once(self: Slice, claim_top: int | None) -> None:
-        self._stage(Stretch(self._start_ms, self._start_ms + 1))
-        conclude(self, None if claim_top is None else claim_top + int(self._config.settle_seconds * 1_000))
-
-    patch.setattr(Slice, "_conclude", settled_at_once)
-
-
-def _a_token_is_sent_again(patch: pytest.MonkeyPatch) -> None:
-    get = Transport.get
-
-    def resend(self: Transport, endpoint: str, path: str, params: Any, **_: Any) -> Any:
-        return get(self, endpoint, path, params)
-
-    patch.setattr(Transport, "get", resend)
-
-
-def _sorted_asc(patch: pytest.MonkeyPatch) -> None:
-    get = Transport.get
-
-    def ascending(self: Transport, endpoint: str, path: str, params: Any, **more: Any) -> Any:
-        return get(self, endpoint, path, {**params, "sortBy": "lastEvent|asc"}, **more)
-
-    patch.setattr(Transport, "get", ascending)
-
-
-def _claimed_before_it_was_fetched(patch: pytest.MonkeyPatch) -> None:
-    hand_out = Slice._hand_out
-
-    def hand_out_claimed(self: Slice, listing: Any, **more: Any) -> Any:
-        self._stage(listing.window)
-        return (yield from hand_out(self, listing, **more))
-
-    patch.setattr(Slice, "_hand_out", hand_out_claimed)
-
-
-def _claimed_for_everybody(patch: pytest.MonkeyPatch) -> None:
-    memories = Slice.memories
-
-    def all_of_them(self: Slice) -> Any:
-        self._selected = list(COVERED)
-        return memories(self)
-
-    patch.setattr(Slice, "memories", all_of_them)
-
-
-def _a_dead_token_ends_the_list(patch: pytest.MonkeyPatch) -> None:
-    page = Lister._page
-
-    def ended(self: Lister, days: Any, token: str | None, listing: Any) -> Any:
-        try:
-            return page(self, days, token, listing)
-        except _ChainBroken:
-            return Page([], None, None, None)
-
-    patch.setattr(Lister, "_page", ended)
-
-
-def _failures_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Children, "_put_aside", lambda self, name, parent_id, reason: None)
-
-
-def _settled_by_anybody(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slice, "_claimed_elsewhere", lambda self, endpoint: False)
-
-
-def _read_once_is_read(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slice, "_forget", lambda self, unsettled: None)
-
-
-def _no_last_look(patch: pytest.MonkeyPatch) -> None:
-    def last_look(self: Slice) -> Any:
-        yield None
-        return self._start_ms - int(self._config.settle_seconds * 1_000)
-
-    patch.setattr(Slice, "_last_look", last_look)
-
-
-def _time_zones_do_not_matter(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("leadboxer_source.settings.OVERLAP_BEFORE_DAYS", 0)
-    patch.setattr("leadboxer_source.settings.OVERLAP_AFTER_DAYS", 0)
-
-
-CALM: dict[str, Any] = {"dies_at": None, "max_requests": None, "faulty": 0.0}
-ONE_ON_A_PAGE = {**CALM, "max_limit": 1}
-BUGS: list[tuple[Callable[[pytest.MonkeyPatch], None], dict[str, Any]]] = [
-    (_one_high_water_mark, {}),
-    (_a_hole_is_closed_too_far, {}),
-    (_settle_is_dropped, {}),
-    (_a_token_is_sent_again, {**ONE_ON_A_PAGE, "token_style": "constant", "lost_answers": [False, True, False] * 8}),
-    (_sorted_asc, {**ONE_ON_A_PAGE, "list_state": "live"}),
-    (_claimed_before_it_was_fetched, {}),
-    (_claimed_for_everybody, {}),
-    (_a_dead_token_ends_the_list, {**ONE_ON_A_PAGE, "only": COVERED}),
-    (_failures_are_forgotten, CALM),
-    (_settled_by_anybody, {**CALM, "lost_answers": []}),
-    (_read_once_is_read, {**CALM, "seconds_a_request": 30, "lost_answers": []}),
-    (_no_last_look, {**CALM, "seconds_a_request": 30, "lost_answers": [], "only": COVERED}),
-    (_time_zones_do_not_matter, {}),
-]
-
-
-@pytest.mark.parametrize(("plant", "fixed"), BUGS, ids=lambda value: getattr(value, "__name__", "").strip("_"))
-def test_the_search_finds_a_planted_bug(
-    plant: Callable[[pytest.MonkeyPatch], None], fixed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant(monkeypatch)
-    machine = type("Biased", (InMemoryMachine,), {"fixed": fixed})
-    with pytest.raises(AssertionError):
-        search(machine, examples=2_000, phases=[Phase.generate], report_multiple_bugs=False)
