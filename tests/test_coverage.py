@@ -71,3 +71,8 @@ def test_an_unknown_instant_is_never_covered_and_nothing_covers_nothing() -> Non
     assert not covers([Stretch(0, 10**15)], None)
     assert common([]) == []
     assert holes([], 5, 5) == []
+
+
+def test_stretches_that_touch_become_one_and_empty_ones_vanish() -> None:
+    assert add([Stretch(0, 5)], [Stretch(5, 9)]) == [Stretch(0, 9)]
+    assert add([Stretch(0, 5)], [Stretch(6, 9), Stretch(7, 7)]) == [Stretch(0, 5), Stretch(6, 9)]

@@ -91,6 +91,7 @@ class TestWindows:
 
     def test_a_hole_that_ends_at_midnight_does_not_reach_into_the_next_day(self) -> None:
         assert window_of(Stretch(0, 20 * DAY), 1) == Stretch(19 * DAY, 20 * DAY)
+        assert window_of(Stretch(0, 20 * DAY + 1), 1) == Stretch(20 * DAY, 20 * DAY + 1)
 
     def test_days_are_asked_for_with_one_to_spare_before_and_two_after(self) -> None:
         assert days_of(Stretch(0, DAY)) == Days(date(1969, 12, 31), date(1970, 1, 3))
@@ -102,6 +103,7 @@ class TestWindows:
     )
     def test_the_next_window_is_sized_by_what_the_last_one_held(self, days: int, listed: int, following: int) -> None:
         assert next_days(days, listed) == following
+        assert isinstance(next_days(days, listed), int)
 
 
 class TestListing:
@@ -138,7 +140,7 @@ class TestListing:
         assert names(listing) == ["a", "b"]
 
     def test_activity_at_the_epoch_is_known_activity(self) -> None:
-        assert names(self.listing([("a", 0)], [("b", 5), ("c", None)])) == ["c", "b", "a"]
+        assert names(self.listing([("a", 0)], [("b", 1), ("c", None)])) == ["c", "b", "a"]
 
     def test_a_record_comes_back_as_it_was_sent(self) -> None:
         listing = Listing(WINDOW)
@@ -194,17 +196,26 @@ class TestDraining:
         passes = [[[chr(97 + number)], [chr(98 + number)], END] for number in range(settings.MAX_PASSES + 1)]
         api = Pages(*(page for one in passes for page in one))
         listing = drain(api)
-        assert not listing.settled
+        assert listing.settled is False
         assert not listing.atomic
         assert len(api.asked) == 3 * (settings.MAX_PASSES + 1)
 
     def test_a_very_long_window_settles_for_two_passes_that_bring_nobody_new(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(settings, "LARGE_WINDOW_PAGES", 3)
         script = ["ab", "cd", END, "ab", "d", END, "bc", "d", END, "ab", "cd", END]
-        listing = drain(Pages(*script))
+        api = Pages(*script)
+        listing = drain(api)
         assert listing.settled
         assert not listing.atomic
+        assert len(api.asked) == 9
         assert sorted(names(listing)) == ["a", "b", "c", "d"]
+
+    def test_quiet_passes_are_counted_in_a_row(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(settings, "LARGE_WINDOW_PAGES", 3)
+        passes = ["ab", "x"], ["ac", "x"], ["ab", "x"], ["ac", "x"], ["ab", "x"]
+        api = Pages(*(page for one in passes for page in (*one, END)))
+        drain(api)
+        assert len(api.asked) == 12
 
     def test_two_quiet_passes_are_not_enough_for_a_shorter_window(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(settings, "LARGE_WINDOW_PAGES", 4)
@@ -217,6 +228,11 @@ class TestDraining:
         api = Pages("a", ["b@-5"], "a", ["b@-5"])
         assert names(drain(api)) == ["a", "b"]
         assert len(api.asked) == 4
+
+    def test_users_of_one_millisecond_are_in_order(self) -> None:
+        api = Pages(["a@5", "b@5", "c@-5"])
+        assert names(drain(api)) == ["a", "b", "c"]
+        assert len(api.asked) == 1
 
     def test_somebody_exactly_at_the_windows_begin_is_in_it(self) -> None:
         api = Pages(["a@0"], ["b@-1"], ["a@0"], ["b@-1"])
@@ -249,7 +265,9 @@ class TestDraining:
     def test_passes_that_ended_by_repeating_must_be_equal(self) -> None:
         stuck = ["a", *["a"] * settings.REPEATED_PAGES]
         longer = ["a", "b", *["b"] * settings.REPEATED_PAGES]
-        assert names(drain(Pages(*stuck, *longer, *longer))) == ["a", "b"]
+        api = Pages(*stuck, *longer, *longer)
+        assert names(drain(api)) == ["a", "b"]
+        assert len(api.asked) == len(stuck) + 2 * len(longer)
 
     def test_a_total_that_is_reached_ends_the_list_but_for_a_full_page(self) -> None:
         api = Pages("ab", "ab", total=2)
@@ -282,6 +300,9 @@ class TestDraining:
         api = Pages(Page([{"lastEvent": 5}, *users("a"), {"use_id": ""}], None, None, 1))
         lister = Lister(api, api.clock)
         assert names(lister.drain(WINDOW)) == ["a"]
+        assert lister.nameless == 2
+        lister = Lister(Pages(Page([{}, *users("a")], "t", None, 1), Page([{}], None, None, 1), "a", END), Clock())
+        lister.drain(WINDOW)
         assert lister.nameless == 2
 
     def test_a_list_that_does_not_end_is_an_error(self, monkeypatch: Any) -> None:
@@ -341,7 +362,8 @@ class TestBrokenChains:
         api = Pages(errors.RequestRefused("limit", 400), *["ab", END] * 4)
         lister = Lister(api, api.clock)
         assert names(lister.drain(WINDOW)) == ["a", "b"]
-        assert [limit for _, _, limit in api.asked][:2] == [settings.PAGE_LIMIT, settings.FALLBACK_PAGE_LIMIT]
+        days = days_of(WINDOW)
+        assert api.asked[:2] == [(days, None, settings.PAGE_LIMIT), (days, None, settings.FALLBACK_PAGE_LIMIT)]
         lister.drain(WINDOW)
         assert {limit for _, _, limit in api.asked[1:]} == {settings.FALLBACK_PAGE_LIMIT}
 
