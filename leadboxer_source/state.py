@@ -43,9 +43,9 @@ def remember(resource_state: dict[str, Any], scope: str) -> Remembered:
         StateUnreadable: A newer version wrote it, or it is damaged. It is never taken for empty: that would reload
             everything without a word.
     """
-    memory = resource_state.get(KEY)
-    if memory is None:
+    if KEY not in resource_state:
         return Remembered()
+    memory = resource_state[KEY]
     version = memory.get("version") if isinstance(memory, dict) else None
     if version != VERSION:
         raise StateUnreadable(
@@ -56,7 +56,8 @@ def remember(resource_state: dict[str, Any], scope: str) -> Remembered:
         stored = memory["scopes"].get(scope, {"covered": []})
         covered = [Stretch(int(lo), int(hi)) for lo, hi in stored["covered"]]
         set_aside = {
-            str(key): {k: int(v) for k, v in entry.items()} for key, entry in stored.get("set_aside", {}).items()
+            str(key): {"since": int(entry["since"]), "attempts": int(entry["attempts"])}
+            for key, entry in stored.get("set_aside", {}).items()
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         covered, set_aside = [Stretch(1, 0)], {}
