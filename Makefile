@@ -3,8 +3,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-servers test-versions test-warehouses test-orchestrators servers lint format \
-	coverage bench limits docs requirements audit sbom clean
+.PHONY: help demo test test-slow test-servers test-versions test-warehouses test-orchestrators mutation docs-faults \
+	servers lint format coverage bench limits docs requirements audit sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -78,6 +78,18 @@ test-versions: .venv-3.10/.installed .venv-3.13/.installed ## Run tests on the l
 test-slow: $(INSTALLED) ## Run the long searches and full-size loads
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(TESTS)
 
+mutation: $(INSTALLED) ## Measure how many small bugs the tests of the core find (about 10 minutes)
+	rm -rf mutants
+	$(BIN)/mutmut run
+	@$(BIN)/mutmut results --all true | awk -F'[.: ]+' \
+		'$$2 == "leadboxer_source" { all[$$3]++; if ($$NF == "survived" || $$NF ~ /no.tests|tests$$/) alive[$$3]++ } \
+		END { for (module in all) printf "%-12s %4d mutants, %5.1f %% found\n", module, all[module], \
+			100 * (1 - alive[module] / all[module]) }'
+
+docs-faults: $(INSTALLED) ## Write docs/faults.md anew from what the tests see
+	rm -f docs/faults.md
+	LEADBOXER_WRITE_DOCS=1 $(BIN)/python -m pytest -q -n 0 tests/test_faults.py
+
 lint: $(INSTALLED) ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -122,7 +134,7 @@ sbom: $(INSTALLED) $(AUDIT) ## Write what the environment is made of to dist/sbo
 		--output-format JSON --output-file dist/sbom.cdx.json $(BIN)/python
 
 clean: ## Remove environments, builds and caches
-	rm -rf $(VENV) .venv-* build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist htmlcov mutants .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements-dev.txt pyproject.toml

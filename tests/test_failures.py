@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from leadboxer_source.sandbox import Faults, World
+from leadboxer_source.sandbox import Faults, Profile, World
 from leadboxer_source.sandbox.faults import RETRYABLE
 from tests.conftest import NOW_MS, Desk
+from tests.oracle import HandClock, Order
+from tests.test_oracle import InMemoryMachine
 
 
 @pytest.mark.parametrize("fault", [*RETRYABLE, "timeout_after", "wrong_type"])
@@ -119,3 +121,21 @@ def test_somebody_who_was_set_aside_and_then_merged_away_is_loaded_as_part_of_th
     assert desk.load().complete
     assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
     desk.assert_equal_to_truth()
+
+
+def test_at_any_number_of_failures_the_state_stays_bounded_and_nothing_is_lost(monkeypatch: Any) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.MAX_SET_ASIDE", 10)
+    machine = InMemoryMachine()
+    machine.open(World(seed=5, users=60, days=10, now_ms=HandClock().now_ms), Profile())
+    site, loader = machine.site, machine.loader
+    bad = [site.world.session_records(user)[-1]["session_id"] for user in site.world.user_ids()]  # type: ignore[index]  # all are known
+    for first in range(0, len(bad), 6):
+        for session_id in bad[first : first + 6]:
+            site.server.faults.poison(session_id, "400")
+        site.run(loader, Order(max_requests=60, chunk_size=5))
+        machine.oracle.assert_sentence_holds()
+        assert sum(len(loader.remembered(name).set_aside) for name in ("sessions", "events")) <= 10
+    for session_id in bad:
+        site.server.faults.heal(session_id)
+    machine.it_is_quiet()
+    assert not loader.remembered("events").set_aside
