@@ -226,13 +226,9 @@ def test_the_sentence_holds_after_every_run_of_a_long_search() -> None:
     search(InMemoryMachine, examples=3_000, steps=25)
 
 
-def test_the_sentence_holds_with_dlt_and_a_database() -> None:
-    search(DltMachine, examples=3, steps=7)
-
-
 @pytest.mark.slow
-def test_the_sentence_holds_with_dlt_and_a_database_in_a_long_search() -> None:
-    search(DltMachine, examples=60, steps=15)
+def test_the_sentence_holds_with_dlt_and_a_database() -> None:
+    search(DltMachine, examples=15, steps=10)
 
 
 def test_an_event_that_shows_after_a_later_one_of_the_same_session_is_loaded() -> None:
