@@ -27,6 +27,7 @@ import tomlkit
 
 from docs.tools import configuration
 from leadboxer_source import leadboxer_source
+from leadboxer_source.cli import COMMANDS
 from leadboxer_source.sandbox import Sandbox, World
 
 ROOT = Path(__file__).parents[1]
@@ -247,6 +248,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         linked = (page.parent / name).resolve() if name else page
         assert linked.exists(), target
         assert not anchor or anchor in headings(linked), target
+
+
+def test_every_command_is_told() -> None:
+    page = configuration.PAGE.read_text()
+    assert not [name for name in COMMANDS if f"| `leadboxer {name}` |" not in page]
 
 
 def test_the_table_of_settings_is_that_of_the_source() -> None:
