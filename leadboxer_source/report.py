@@ -26,7 +26,7 @@ class Report:
         scope: Dataset and listing filters.
         started_ms: When it began, epoch milliseconds.
         ended_ms: When it ended; 0 while it goes on.
-        complete: All that there was when it ended is covered.
+        complete: All that there was when it ended is covered (of a one-off: was read).
         listed: Users handed out, and those that were listed and wait to be.
         handed: Users handed out.
         asked: Parents asked for their children, by endpoint.

@@ -53,7 +53,7 @@ TOKEN_SECONDS = 600.0
 LISTING_RESTARTS = 5
 """How often a window is listed anew when its token chain breaks, before the run gives up."""
 
-WINDOW_USERS = 5_000
+WINDOW_USERS = 10_000
 """Users a window should hold. Larger ones make a restart dear, smaller ones pay for the overlap too often."""
 
 CHILD_LIMIT = 1_000

@@ -1,32 +1,28 @@
 """One run: which users are handed out, within which budgets, and which stretches are claimed in the end.
 
-The slice is the head of the hierarchy. It alone touches the state, and only when it ends: rows and claims of a run are
-committed together or not at all, and a run that is closed early claims nothing.
+The slice is the head of the hierarchy. What it claims is written to the state only when it ends: rows and claims of a
+run are committed together or not at all, and a run that is closed early claims nothing.
 """
 
 from __future__ import annotations
 
 import time
-import weakref
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 
 from dlt.common import logger
 
 from leadboxer_source import errors, settings
 from leadboxer_source.children import Children, Polled, ReadingClock, Rows
-from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Api, Client
-from leadboxer_source.clock import Clock, SystemClock
+from leadboxer_source.client import EVENTS, SESSIONS
+from leadboxer_source.clock import Clock
+from leadboxer_source.connection import Connection
 from leadboxer_source.coverage import Coverage, Stretch, add, clip, common, covers, holes
-from leadboxer_source.lanes import Lane, ThreadLane
 from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_of
-from leadboxer_source.privacy import Privacy
 from leadboxer_source.report import Report, Watch, run_rows
 from leadboxer_source.rows import Shapes
 from leadboxer_source.settings import DAY_MS, Settings
-from leadboxer_source.state import NOBODY, Forgotten, Remembered, forgotten_people, record, remember
-from leadboxer_source.transport import Transport
+from leadboxer_source.state import NOBODY, Forgotten, Remembered
 
 COVERED = ("users", "sessions", "events", "properties")
 """Resources that have a coverage."""
@@ -34,48 +30,6 @@ COVERED = ("users", "sessions", "events", "properties")
 _ROWS_AT_ONCE = 1_000
 _TELL_SECONDS = 0.2
 _CLOCKS_AGREE_MS = DAY_MS // 2
-
-
-class Traffic(Protocol):
-    """What was sent so far, by endpoint."""
-
-    requests: Counter[str]
-    refusals: Counter[str]
-    waited_seconds: defaultdict[str, float]
-
-
-class Connection(NamedTuple):
-    """A way to the API: the calls, a lane for each child endpoint, and what was sent so far."""
-
-    api: Api
-    lanes: dict[str, Lane]
-    traffic: Traffic
-    waiting_until: Callable[[], float]
-    close: Callable[[], None]
-    on_listing_wait: Callable[[Callable[[], None]], None] = lambda _: None
-
-
-def connect(config: Settings, clock: Clock) -> Connection:
-    """Opens a way to the API over HTTP; sends nothing yet."""
-    transport = Transport(config, clock)
-    client = Client(transport, config)
-    lanes = {
-        SESSIONS: ThreadLane(client.sessions, transport.pace(SESSIONS)),
-        EVENTS: ThreadLane(client.events, transport.pace(EVENTS)),
-    }
-
-    def close() -> None:
-        transport.close()
-        for lane in lanes.values():
-            lane.close()
-
-    def waiting_until() -> float:
-        return max(transport.pace(endpoint).waiting_until for endpoint in (LISTING, SESSIONS, EVENTS))
-
-    def on_listing_wait(tell: Callable[[], None]) -> None:
-        transport.pace(LISTING).on_wait = tell
-
-    return Connection(client, dict(lanes), transport, waiting_until, close, on_listing_wait)
 
 
 class Slice:
@@ -363,8 +317,9 @@ class Slice:
         left_out = sum(len(entries) for entries in self.children.set_aside.values())
         if claim_top is None or left_out > settings.MAX_SET_ASIDE:
             self._staged = []
-            self.children.set_aside = {name: self._memories[name].set_aside for name in (SESSIONS, EVENTS)}
             self.children.failures.clear()
+            if not self._one_off:  # which has no next run that would ask again: its report tells what it lacks
+                self.children.set_aside = {name: self._memories[name].set_aside for name in (SESSIONS, EVENTS)}
         else:
             top_was_listed = bool(self._staged) and self._staged[-1].hi >= self._start_ms
             extended = [Stretch(self._start_ms, claim_top)] if top_was_listed else []
@@ -376,7 +331,8 @@ class Slice:
             self._stopped = "quota"
         covered = add(self._loaded, self._staged)
         unread = holes(covered, self._since(), claim_top or 0)
-        self._report.complete = self._stopped == "covered" and not unread and not self._one_off
+        missing = left_out if self._one_off else unread
+        self._report.complete = self._stopped == "covered" and not missing
         self._report.covered = covered
         self._concluded = True
 
@@ -460,122 +416,3 @@ class Slice:
         report.set_aside = sum(len(entries) for entries in children.set_aside.values())
         report.staged, report.owed = self._staged, children.owed_requests()
         report.owed_seconds = children.owed_seconds()
-
-
-class Slices:
-    """The slices of one source: a fresh one for every run.
-
-    Args:
-        config: What to load, and how fast.
-        clock: The time, for tests.
-        watch: Is told how the runs go.
-        connect: Opens a way to the API.
-
-    Raises:
-        ConfigurationInvalid: A promoted property cannot have a column of its own.
-    """
-
-    def __init__(
-        self,
-        config: Settings,
-        clock: Clock | None = None,
-        watch: Watch | None = None,
-        connect: Callable[[Settings, Clock], Connection] = connect,
-    ) -> None:
-        self._config = config
-        self._shapes = Shapes(
-            config.site, config.promote, Privacy(config.exclude_fields, config.hash_fields, config.hash_key)
-        )
-        self._clock = clock or SystemClock()
-        self._watch = watch
-        self._connect = connect
-        self._connection: Connection | None = None
-        self._slice: Slice | None = None
-
-    def freeze(self, columns: Mapping[str, Collection[str]]) -> None:
-        """Lets unknown fields become columns of the named tables no more, except the columns given for them."""
-        self._shapes.freeze(columns)
-
-    def users(
-        self, state: Callable[[str], dict[str, Any]], selected: set[str], people: dict[str, Any] | None = None
-    ) -> Polled:
-        """Runs the head: reads the state, yields users, and writes the state when it is done.
-
-        Args:
-            state: Gives the state of a resource, to read and to write.
-            selected: Names of the resources that are loaded.
-            people: The state that holds who was forgotten.
-        """
-        scope, one_off = self._config.scope, self._config.end_ms is not None
-        memories = {name: Remembered() if one_off else remember(state(name), scope) for name in COVERED}
-        run = self._begin(memories, selected, forgotten_people(people or {}, self._config.site))
-        try:
-            yield from run.users()
-            if not one_off:
-                for name, memory in run.memories().items():
-                    record(state(name), scope, memory)
-        except GeneratorExit:
-            raise  # closed by a limit: the children still finish what they received
-        except BaseException:
-            self.close()
-            raise
-        self.close()
-
-    @property
-    def children(self) -> Children:
-        """The children of the running slice; of nobody's users if the head was replaced by another parent."""
-        if self._slice is None:
-            self._begin({name: Remembered() for name in COVERED}, set(COVERED))
-        assert self._slice is not None  # noqa: S101 - begun above
-        return self._slice.children
-
-    def metrics(self) -> dict[str, Any]:
-        """Returns what the last slice cost and why it ended, for dlt's trace."""
-        return self._slice.metrics() if self._slice is not None else {}
-
-    def failures(self) -> Polled:
-        """Yields a row for each child that failed or may be cut, and one that deletes it once it has healed."""
-        run = yield from self._ended("load_failures")
-        if run is not None and run.children.failures:
-            yield run.children.failures
-
-    def runs(self) -> Polled:
-        """Yields the rows of the run that has just ended."""
-        run = yield from self._ended("load_runs")
-        if run is not None:
-            yield run.rows_of_run()
-
-    def _ended(self, table: str) -> Generator[None, None, Slice | None]:
-        """Waits for the run and its children to end; returns it, or `None` if there is none to tell about."""
-        for _ in range(5):
-            if self._slice is None or table in self._slice.reported:
-                yield None  # the head has not been polled yet, or never will be
-        run = self._slice
-        if run is None or table in run.reported:
-            return None
-        while not run.ended:
-            yield None
-        yield from run.children.rest()
-        run.reported.add(table)
-        return run
-
-    def close(self) -> None:
-        """Gives threads and connections back."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _begin(
-        self,
-        memories: dict[str, Remembered],
-        selected: set[str],
-        forgotten: Forgotten = NOBODY,
-    ) -> Slice:
-        self.close()
-        self._connection = self._connect(self._config, self._clock)
-        # a run that nobody finishes gives its threads and files back with its source
-        weakref.finalize(self, self._connection.close)
-        self._slice = Slice(
-            self._config, self._connection, self._clock, self._shapes, memories, selected, self._watch, forgotten
-        )
-        return self._slice

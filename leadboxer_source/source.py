@@ -16,7 +16,7 @@ from leadboxer_source.contract import frozen_columns
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import property_rows
 from leadboxer_source.settings import Settings
-from leadboxer_source.slice import Slices
+from leadboxer_source.slices import Slices
 from leadboxer_source.state import FORGOTTEN
 from leadboxer_source.tables import TABLES
 from leadboxer_source.warehouses import suit

@@ -121,7 +121,7 @@ def _until_covered(
             continue
         result.runs.append(report)
         result.stopped = report.stopped
-        result.complete = report.complete or (config.get("end_date") is not None and report.stopped == "covered")
+        result.complete = report.complete
         if report.stopping or report.stopped not in {"minutes", "requests"}:
             return result
 

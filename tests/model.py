@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta, timezone
 
 from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Answer, Days, Page, Record
+from leadboxer_source.connection import Connection
 from leadboxer_source.lanes import Lane
 from leadboxer_source.settings import DAY_MS, Settings
-from leadboxer_source.slice import COVERED, Connection, Slices
+from leadboxer_source.slice import COVERED
+from leadboxer_source.slices import Slices
 
 TICK_MS = DAY_MS // 8
 START_MS = 20_000 * DAY_MS

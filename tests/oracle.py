@@ -28,13 +28,15 @@ from requests.adapters import BaseAdapter
 
 from leadboxer_source import errors
 from leadboxer_source.client import EVENTS, SESSIONS, Answer, Client
+from leadboxer_source.connection import Connection
 from leadboxer_source.coverage import Coverage, Stretch, add, covers, holes, uncover
 from leadboxer_source.lanes import Lane
 from leadboxer_source.report import Report
 from leadboxer_source.rows import as_text, property_rows
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
 from leadboxer_source.settings import DAY_MS, SETTLE_SECONDS, Settings
-from leadboxer_source.slice import COVERED, Connection, Slices
+from leadboxer_source.slice import COVERED
+from leadboxer_source.slices import Slices
 from leadboxer_source.state import Remembered, record, remember
 from leadboxer_source.transport import Transport
 from tests.conftest import properties_of

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from leadboxer_source import Report, settings
+from leadboxer_source.connection import Connection, connect
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
 from leadboxer_source.sandbox.faults import NAMES
 from leadboxer_source.settings import Settings
-from leadboxer_source.slice import Connection, connect
 from tests.oracle import HandClock, InMemory, Oracle, Order, Site
 
 ALL = Order()

@@ -55,7 +55,7 @@ STEPS = {
     "before a request for sessions": ("leadboxer_source.client", "Client", "sessions", "before", 2),
     "after a request for events": ("leadboxer_source.client", "Client", "events", "after", 3),
     "between yield and claim": ("leadboxer_source.slice", "Slice", "memories", "before", 1),
-    "after the claim, in extract": ("leadboxer_source.slice", "", "record", "after", 4),
+    "after the claim, in extract": ("leadboxer_source.slices", "", "record", "after", 4),
     "extracted, before normalize": ("dlt.pipeline.pipeline", "Pipeline", "normalize", "before", 1),
     "in normalize": ("dlt.normalize.normalize", "Normalize", "map_single", "after", 1),
     "normalized, before load": ("dlt.pipeline.pipeline", "Pipeline", "load", "before", 1),

@@ -167,10 +167,21 @@ def test_nothing_is_lost_around_midnight_and_when_the_clocks_change(
 
 def test_an_end_makes_the_run_a_one_off_that_marks_nothing(desk: Desk) -> None:
     report = desk.load(start_date="2026-11-05", end_date="2026-11-10")
-    assert report.stopped == "covered"
+    assert report.complete
     lo, hi = (int(datetime(2026, 11, day, tzinfo=timezone.utc).timestamp() * 1000) for day in (5, 10))
     wanted = {user for user in desk.world.user_ids() if lo <= desk.world.last_ms(user) < hi}
     assert {row[0] for row in desk.rows("SELECT user_id FROM users")} == wanted
     assert "coverage" not in str(desk.pipeline().state)
+    desk.load()
+    desk.assert_equal_to_truth()
+
+
+def test_a_one_off_tells_what_it_could_not_read(desk: Desk) -> None:
+    poisoned = max(desk.world.truth().sessions, key=lambda session: session["lastEvent"])["session_id"]
+    desk.server.faults.poison(poisoned, "400")
+    report = desk.load(start_date="2026-11-05", end_date="2026-11-19")
+    assert (report.stopped, report.set_aside, report.complete) == ("covered", 1, False)
+    desk.server.faults.heal(poisoned)
+    assert desk.load(start_date="2026-11-05", end_date="2026-11-19").complete
     desk.load()
     desk.assert_equal_to_truth()
