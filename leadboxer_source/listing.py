@@ -121,9 +121,11 @@ def days_of(window: Stretch) -> Days:
 
 
 def next_days(days: int, users: int) -> int:
-    """Returns how many days the next window takes, from what the last one held; emptiness is crossed in strides."""
+    """Returns how many days the next window takes, from what the last one listed; emptiness is crossed in strides."""
     growth = 4 if users else 32
-    return max(1, min(growth * days, days * settings.WINDOW_USERS // max(users, 1)))
+    # the days after a window are listed with it: counted as its own, they would keep windows of busy sites at a day
+    listed_days = days + settings.OVERLAP_AFTER_DAYS
+    return max(1, min(growth * days, listed_days * settings.WINDOW_USERS // max(users, 1)))
 
 
 def _day(epoch_ms: int) -> date:

@@ -99,7 +99,16 @@ class TestWindows:
 
     @pytest.mark.parametrize(
         ("days", "listed", "following"),
-        [(1, 0, 32), (2, 0, 64), (1, 1, 4), (3, 10, 12), (1, 5_000, 1), (4, 5_000, 4), (4, 10_000, 2), (1, 99_999, 1)],
+        [
+            (1, 0, 32),
+            (2, 0, 64),
+            (1, 1, 4),
+            (3, 10, 12),
+            (1, 10_000, 3),
+            (4, 10_000, 6),
+            (4, 30_000, 2),
+            (1, 99_999, 1),
+        ],
     )
     def test_the_next_window_is_sized_by_what_the_last_one_held(self, days: int, listed: int, following: int) -> None:
         assert next_days(days, listed) == following
