@@ -16,6 +16,9 @@ from leadboxer_source.stores import Place
 
 _PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 30 * 86_400.0}
 
+_SET_BACK_MS = 60_000
+"""A stamp so much later than now was made before the clock was set back; it would hold requests back for long."""
+
 
 class Told(NamedTuple):
     """What a 429 says about its limit; `None` where it says nothing usable."""
@@ -134,8 +137,7 @@ class Pace:
                 return 0.0
             wait_ms = bucket.waiting(slot)
             assert isinstance(wait_ms, int)  # noqa: S101 - pyrate-limiter types it for its asynchronous buckets too
-            if wait_ms > self._window(self._rate).interval + 1:
-                # stamps from the future: the clock that makes them was set back
+            if wait_ms > self._window(self._rate).interval + _SET_BACK_MS:
                 bucket.flush()
         return max(wait_ms, self._store.patience_ms) / 1000
 

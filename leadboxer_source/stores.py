@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -67,21 +67,27 @@ def opened(place: Place | None, endpoint: str, rates: list[Rate], clock: Clock) 
         ConfigurationInvalid: It needs an extra that is not installed.
         LimiterUnavailable: Its server does not answer.
     """
+
+    def now_ms() -> int:
+        return int(clock.time() * 1000)
+
     if place is None:
-        bucket: AbstractBucket = InMemoryBucket(rates)
-    else:
-        name = f"leadboxer_{place.account}_{endpoint}"
-        if "://" in place.address:
-            at_server = _redis if urlsplit(place.address).scheme in {"redis", "rediss"} else _postgres
-            return at_server(place.address, name, rates)
-        Path(place.address).parent.mkdir(parents=True, exist_ok=True)
-        bucket = SQLiteBucket.init_from_file(rates, table=name, db_path=place.address, use_file_lock=True)
+        memory = InMemoryBucket(rates)
+        return Store(memory, now_ms, lambda: nullcontext(memory), memory.close)
+    name = f"leadboxer_{place.account}_{endpoint}"
+    if "://" in place.address:
+        at_server = _redis if urlsplit(place.address).scheme in {"redis", "rediss"} else _postgres
+        return at_server(place.address, name, rates)
+    Path(place.address).parent.mkdir(parents=True, exist_ok=True)
+    file = SQLiteBucket.init_from_file(rates, table=name, db_path=place.address, use_file_lock=True)
 
     @contextmanager
-    def at_once() -> Iterator[AbstractBucket]:
-        yield bucket
+    def exclusively() -> Iterator[AbstractBucket]:
+        # stamped before the lock is held, a request would look older than those that others have put meanwhile
+        with file.lock:
+            yield file
 
-    return Store(bucket, lambda: int(clock.time() * 1000), at_once, bucket.close)
+    return Store(file, now_ms, exclusively, file.close)
 
 
 def _redis(url: str, name: str, rates: list[Rate]) -> Store:

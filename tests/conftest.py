@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -232,6 +233,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.setenv("RUNTIME__LOG_LEVEL", "ERROR")
+    # dlt's logger keeps the level that a test before this one asked for
+    logging.getLogger("dlt").setLevel(logging.ERROR)
     # dlt gives the state of the pipeline that was last active to whoever iterates a resource by hand
     Container()[PipelineContext].deactivate()
 

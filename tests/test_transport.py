@@ -224,6 +224,19 @@ class TestPace:
         for pace in (one, other, elsewhere):
             pace.close()
 
+    @pytest.mark.parametrize("later_s", [0.001, 0.02, 5.0])
+    def test_a_stamp_that_another_has_put_a_moment_later_holds_back_all_the_same(
+        self, tmp_path: Path, later_s: float
+    ) -> None:
+        store = tmp_path / "store.sqlite"
+        one, clock, _ = self.pace(RateLimit(2, 60.0), store)
+        other, _, _ = self.pace(RateLimit(2, 60.0), store)
+        clock.now_s += later_s
+        assert one.acquire() + one.acquire() == 0
+        assert other.acquire() > 60
+        for pace in (one, other):
+            pace.close()
+
 
 class TestRequests:
     def test_an_answer_brings_its_json_and_the_servers_clock(self) -> None:
