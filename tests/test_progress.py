@@ -145,7 +145,13 @@ def _sync(desk: Desk, *arguments: str) -> subprocess.Popen[str]:
     command = [str(Path(sys.executable).with_name("leadboxer")), "sync", "--db", "desk.duckdb", "--dataset", "lb"]
     return subprocess.Popen(
         [*command, *account, *rate, *arguments],
-        env={**os.environ, "SOURCES__LEADBOXER__API_KEY": desk.server.key, "SOURCES__LEADBOXER__CHUNK_SIZE": "10"},
+        env={
+            **os.environ,
+            "SOURCES__LEADBOXER__API_KEY": desk.server.key,
+            "SOURCES__LEADBOXER__CHUNK_SIZE": "10",
+            # a slow run is not to wait for what a fast one before it has used
+            "SOURCES__LEADBOXER__LIMITER_STORE": ":memory:",
+        },
         cwd=desk.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
