@@ -369,7 +369,8 @@ class Slice:
             return "quota"
         if self._config.max_requests is not None and self._requests() >= self._config.max_requests:
             return "requests"
-        if self._config.max_minutes is not None:
+        # a one-off marks nothing: a run after it would begin anew, and come no further
+        if self._config.max_minutes is not None and not self._one_off:
             needed = self._clock.time() - self._started + self.children.owed_seconds()
             if needed >= self._config.max_minutes * 60:
                 return "minutes"

@@ -67,8 +67,8 @@ def leadboxer_source(
         base_url: The API's address; https, or http on this machine.
         start_date: Users last seen since then are loaded (UTC); all that LeadBoxer keeps if not given. It can be moved
             back later; only the difference is read.
-        end_date: Makes the run a one-off: users last seen in `[start_date, end_date)` are read whole, and nothing is
-            marked as loaded.
+        end_date: Makes the run a one-off: users last seen in `[start_date, end_date)` are read whole, in one run
+            however long it takes, and nothing is marked as loaded.
         rate_limit: Requests that each endpoint allows, such as `10/minute`.
         max_minutes: After how long no more users are handed out; `None` for no limit.
         max_requests: After how many requests no more users are handed out.

@@ -195,9 +195,12 @@ class Transport:
                 "This API key may not read this dataset (403); check that `site` belongs to the key's account."
             )
         if status >= 300:
+            # a lead or session may be gone, the listing itself never is
+            hint = "; base_url has to end in /v1" if status == 404 and path == "leads" else ""
             detail = body.get("detail") or body.get("message") if isinstance(body, dict) else None
             raise errors.RequestRefused(
-                f"LeadBoxer refused {path} with status {status}{f' ({_clipped(detail)})' if detail else ''}.", status
+                f"LeadBoxer refused {path} with status {status}{f' ({_clipped(detail)})' if detail else ''}{hint}.",
+                status,
             )
         if body is _NOT_JSON:
             foreign = response.content.lstrip().startswith(b"<")

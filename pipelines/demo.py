@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import duckdb
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +23,7 @@ from leadboxer_source.rows import instant
 
 # dlt resolves a relative path from where a pipeline was first run
 DATABASE = Path("leadboxer.duckdb").absolute()
-DATASET = "leadboxer_data"
+DATASET = "leadboxer_demo"
 USERS = 150
 RATE_LIMIT = "10/second"
 COUNTED = {"users": "leads", "sessions": "sessions", "events": "events", "properties": ""}
@@ -39,6 +40,13 @@ def sandbox() -> Iterator[dict[str, Any]]:
     finally:
         server.terminate()
         server.wait()
+
+
+def begin_anew() -> None:
+    """Drops what an earlier demonstration loaded, and nothing else that the file may hold."""
+    with duckdb.connect(str(DATABASE)) as connection:
+        for schema in (DATASET, f"{DATASET}_staging"):
+            connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
 def load(console: Console, pipeline: dlt.Pipeline, account: dict[str, Any]) -> SyncResult:
@@ -73,7 +81,7 @@ def somebody(rows: Any) -> str:
 def main() -> None:
     """Loads, shows, and says how to go on."""
     console = Console()
-    DATABASE.unlink(missing_ok=True)
+    begin_anew()
     console.print(
         f"A simulated LeadBoxer with {USERS} users, a minute compressed to a second: {RATE_LIMIT} an endpoint."
     )
@@ -97,7 +105,7 @@ def main() -> None:
         "  [sources.leadboxer]\n"
         '  site = "your dataset id: 32 letters and digits"\n'
         '  api_key = "from the LeadBoxer App: Integrations, Data, API key"\n\n'
-        "and run: .venv/bin/python pipelines/leadboxer_to_duckdb.py",
+        "and run: .venv/bin/leadboxer sync",
         highlight=False,
         markup=False,
     )

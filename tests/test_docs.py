@@ -42,7 +42,7 @@ SUBSTITUTIONS = {
     "EMAIL": "{email}",
     "0123456789abcdef0123456789abcdef": "{site}",
     "fedcba9876543210fedcba9876543210": "{site}",
-    "http://127.0.0.1:8080": "{base_url}",
+    "http://127.0.0.1:8080/v1": "{base_url}",
 }
 """What stands in the pages for something that a reader fills in, and what the sandbox has in its place."""
 

@@ -176,6 +176,12 @@ def test_an_end_makes_the_run_a_one_off_that_marks_nothing(desk: Desk) -> None:
     desk.assert_equal_to_truth()
 
 
+def test_a_one_off_is_read_in_one_run_however_long_it_takes(desk: Desk) -> None:
+    report = desk.load(start_date="2026-11-01", end_date="2026-11-19", rate_limit="10/minute", max_minutes=1.0)
+    assert report.complete
+    assert desk.requests()["sessions"] == report.handed > 20
+
+
 def test_a_one_off_tells_what_it_could_not_read(desk: Desk) -> None:
     poisoned = max(desk.world.truth().sessions, key=lambda session: session["lastEvent"])["session_id"]
     desk.server.faults.poison(poisoned, "400")

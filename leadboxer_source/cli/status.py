@@ -86,7 +86,9 @@ def show(
     now: float,
 ) -> None:
     """Prints what is covered and the last runs."""
-    if not scopes:
+    if not scopes and runs:
+        console.print("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
+    elif not scopes:
         console.print("Nothing is loaded yet; `leadboxer plan` tells what it would take, `leadboxer sync` begins.")
     for scope in scopes:
         _show_scope(console, scope)

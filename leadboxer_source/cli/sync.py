@@ -56,7 +56,10 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     else:
         requests = ", ".join(f"{count:,} {endpoint}" for endpoint, count in result.requests.items())
         why = "as asked" if result.stopped == "asked" else f"({result.stopped})"
-        how = "All is covered" if result.complete else f"Stopped {why}; run it again to go on"
+        if account.get("end_date"):
+            how = "All of that stretch is loaded" if result.complete else f"Stopped {why}; run again, it begins anew"
+        else:
+            how = "All is covered" if result.complete else f"Stopped {why}; run it again to go on"
         click.echo(f"{how}.\nRequests: {requests or 'none'}.")
     return 0 if result.complete else STOPPED_WITH_PROGRESS
 
