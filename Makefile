@@ -116,7 +116,7 @@ PIN = UV_PYTHON_DOWNLOADS=never $(UV) pip compile --no-config --quiet --python .
 	--universal --generate-hashes --no-header --no-emit-index-url $(if $(UPGRADE),--upgrade)
 
 requirements: $(UV) ## Pin again what pyproject.toml asks for (UPGRADE=1: at the newest versions)
-	$(PIN) --python-version 3.10 --extra duckdb --extra postgres --extra redis --extra sandbox --group dev \
+	$(PIN) --python-version 3.10 --extra duckdb --extra postgres --extra redis --extra sandbox --group dev --group mutation \
 		--output-file requirements-dev.txt pyproject.toml
 	$(PIN) --python-version 3.10 --extra duckdb --extra redis --extra sandbox --extra bigquery --extra postgres --extra snowflake \
 		--group warehouses --output-file requirements-warehouses.txt pyproject.toml
@@ -159,8 +159,8 @@ $(INSTALLED) $(WAREHOUSES) $(ORCHESTRATORS):
 	if [ -z "$$python" ]; then echo "Python $* with its venv module is needed: python$* is not on PATH." >&2; exit 1; fi; \
 	echo "Making .venv-$* with $$python"; "$$python" -m venv --clear .venv-$*
 	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	@sed -n 's/^    "\([a-z-]*\)>=\([0-9.]*\)",.*/\1==\2/p' pyproject.toml > .venv-$*/floors.txt
-	@.venv-$*/bin/python -m pip install --quiet --no-compile --group dev --editable '.[duckdb,sandbox]' \
+	@sed -n '/^dependencies = /,/^]/s/^    "\([a-z-]*\)>=\([0-9.]*\)",.*/\1==\2/p' pyproject.toml > .venv-$*/floors.txt
+	@.venv-$*/bin/python -m pip install --quiet --no-compile --group dev --editable '.[duckdb,redis,sandbox]' \
 		$(if $(filter 3.10,$*),--constraint .venv-$*/floors.txt)
 
 # DuckDB's extensions are laid out as DuckDB does it itself at the home that tests give the emulator.
