@@ -81,13 +81,14 @@ def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
 
 def test_under_ci_lines_come_although_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
-    console = Console(width=80, force_terminal=True, file=io.StringIO(), highlight=False)
+    shown = io.StringIO()
+    console = Console(width=80, force_terminal=True, file=shown, highlight=False)
     with Progress(console=console, now=lambda: NOW_MS / 1000, line_seconds=0.1) as progress:
         progress(report())
-        _wait(lambda: console.file.getvalue().count("\n") >= 4)  # type: ignore[attr-defined]
+        _wait(lambda: shown.getvalue().count("\n") >= 4)
         progress.stopping()
-        _wait(lambda: "Ctrl-C again" in console.file.getvalue())  # type: ignore[attr-defined]
-    assert "\x1b[2K" not in console.file.getvalue()  # type: ignore[attr-defined]
+        _wait(lambda: "Ctrl-C again" in shown.getvalue())
+    assert "\x1b[2K" not in shown.getvalue()
 
 
 def test_a_listing_that_waits_for_quota_says_so(desk: Desk) -> None:
