@@ -8,7 +8,8 @@ from typing import Any, cast
 import dlt
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
-from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME, TColumnSchema, TTableSchemaColumns
+from dlt.common.schema.utils import new_table
 from dlt.destinations.adapters import bigquery_adapter
 from dlt.extract import DltResource, DltSource
 from dlt.extract.exceptions import DataItemRequiredForDynamicTableHints
@@ -37,6 +38,10 @@ _KEEPS_JSON = {"bigquery": "jsonl", "snowflake": "jsonl"}
 """Formats that JSON columns survive. As Parquet they fail in BigQuery and become text in Snowflake; dlt itself chooses
 Parquet for BigQuery when files are staged in a bucket."""
 
+_ROW_ID: TColumnSchema = {"name": "_dlt_id", "data_type": "text", "nullable": False, "row_key": True, "unique": False}
+"""dlt's column without its constraint. A run that is killed just after a file was loaded loads it once more, which
+PostgreSQL would refuse for good; the keys of the tables do away with the second copy."""
+
 _JOINED = ("users", "sessions", "events", "properties")
 
 
@@ -47,6 +52,7 @@ def suit(source: DltSource) -> None:
     can break another (`cluster` means Redshift's single distribution key).
     """
     kind = _running_destination()
+    source.schema.update_table(new_table(PIPELINE_STATE_TABLE_NAME, columns=[_ROW_ID]))
     for name in TABLES.keys() & source.selected_resources.keys():
         resource = source.selected_resources[name]
         hints = _hints(resource)
@@ -60,6 +66,7 @@ def suit(source: DltSource) -> None:
         if kind == "snowflake" and name in SNOWFLAKE_CLUSTERED and not any(c.get("cluster") for c in columns):
             clustered: TTableSchemaColumns = {column: {"cluster": True} for column in SNOWFLAKE_CLUSTERED[name]}
             resource.apply_hints(columns=clustered)
+        resource.apply_hints(columns={"_dlt_id": _ROW_ID})
         if kind == "filesystem" and hints.get("table_format") == "iceberg":
             # an upsert refuses a load in which a row was read twice, again and again, and nothing after it is loaded
             resource.apply_hints(write_disposition="append")

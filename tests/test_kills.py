@@ -59,6 +59,13 @@ STEPS = {
     "extracted, before normalize": ("dlt.pipeline.pipeline", "Pipeline", "normalize", "before", 1),
     "in normalize": ("dlt.normalize.normalize", "Normalize", "map_single", "after", 1),
     "normalized, before load": ("dlt.pipeline.pipeline", "Pipeline", "load", "before", 1),
+    "in load, a file loaded and not marked": (
+        "dlt.common.destination.client",
+        "RunnableLoadJob",
+        "run_managed",
+        "after",
+        2,
+    ),
     "in load, before the merge": ("dlt.load.load", "Load", "create_followup_jobs", "before", 1),
     "loaded, before it is marked": ("dlt.load.load", "Load", "complete_package", "before", 1),
     "loaded and marked": ("dlt.load.load", "Load", "complete_package", "after", 1),
