@@ -146,6 +146,7 @@ class Desk:
     def load(self, only: tuple[str, ...] = RESOURCES, pipeline: dlt.Pipeline | None = None, **settings: Any) -> Report:
         """One run; forgets the requests before it."""
         self.server.clear_requests()
+        self.warehouse.hold()
         (pipeline or self.pipeline()).run(self.source(**settings).with_resources(*only), **self.warehouse.run)
         return self.reports[-1]
 
@@ -259,6 +260,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     made.server.start()
     yield made
     made.server.stop()
+    destinations.let_go()
 
 
 __all__ = ["NOW_MS", "Desk", "Faults", "JumpingClock", "Profile", "Sandbox", "SkewedClock", "World"]

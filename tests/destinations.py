@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class Warehouse:
         epoch_ms: SQL for a timestamp in epoch milliseconds.
         plan: SQL for the property `Plan` in the column `properties`.
         run: Arguments that `pipeline.run` needs.
+        hold: Keeps a file open, which spares a load the time of opening it again and again.
         statements: What was sent that the stand-in cannot do itself.
     """
 
@@ -49,6 +51,7 @@ class Warehouse:
     epoch_ms: str = "epoch_ms({})"
     plan: str = "json_extract_string(properties, '$.Plan')"
     run: dict[str, Any] = field(default_factory=dict)
+    hold: Callable[[], None] = lambda: None
     statements: list[str] = field(default_factory=list)
 
 
@@ -58,16 +61,37 @@ def _over_dlt(pipeline: Callable[[], dlt.Pipeline], _: str, sql: str) -> Rows:
         return [tuple(row) for row in client.execute_sql(sql) or ()]
 
 
+_HELD: dict[str, duckdb.DuckDBPyConnection] = {}
+
+
+def let_go() -> None:
+    """Closes DuckDB files that are held, for other processes or ways of opening them."""
+    while _HELD:
+        _HELD.popitem()[1].close()
+
+
+def _let_go_for_others(event: str, _: object) -> None:
+    if event == "subprocess.Popen":
+        let_go()
+
+
+sys.addaudithook(_let_go_for_others)
+
+
 def duckdb_file(folder: Path) -> Warehouse:
     """A DuckDB file."""
     path = str(folder / "desk.duckdb")
+
+    def hold() -> None:
+        if path not in _HELD:
+            _HELD[path] = duckdb.connect(path)
 
     def read(pipeline: Callable[[], dlt.Pipeline], dataset: str, sql: str) -> Rows:
         with duckdb.connect(path) as connection:
             connection.execute(f"SET search_path = '{dataset}'")
             return connection.execute(sql).fetchall()
 
-    return Warehouse(dlt.destinations.duckdb(path), read)
+    return Warehouse(dlt.destinations.duckdb(path), read, hold=hold)
 
 
 def postgres(address: str) -> Warehouse:
