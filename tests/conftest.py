@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -261,6 +262,20 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     yield made
     made.server.stop()
     destinations.let_go()
+
+
+@pytest.fixture
+def loaded(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The desk's world is loaded: once by a load, then by a copy of what it left behind."""
+    kept = tmp_path_factory.getbasetemp() / "loaded"
+    if kept.exists():
+        shutil.copytree(kept, desk.folder, dirs_exist_ok=True)
+    else:
+        assert desk.load().complete
+        destinations.let_go()
+        shutil.copytree(desk.folder, kept)
+        desk.server.clear_requests()
+        desk.reports.clear()
 
 
 __all__ = ["NOW_MS", "Desk", "Faults", "JumpingClock", "Profile", "Sandbox", "SkewedClock", "World"]

@@ -70,8 +70,8 @@ def _companies(source: Any) -> Any:
     return source
 
 
+@pytest.mark.usefixtures("loaded")
 def test_relisting_reads_changes_that_move_nothing_and_asks_for_no_sessions(desk: Desk) -> None:
-    desk.load()
     user = max(desk.world.user_ids(), key=desk.world.last_ms)
     old = min(desk.world.user_ids(), key=desk.world.last_ms)
     desk.world.retag(user, "vip")

@@ -152,8 +152,8 @@ def test_a_quiet_run_after_a_load_in_a_moving_world_equals_the_truth(
     desk.assert_equal_to_truth()
 
 
+@pytest.mark.usefixtures("loaded")
 def test_an_event_that_becomes_visible_late_is_loaded(desk: Desk) -> None:
-    desk.load()
     user = desk.world.user_ids()[0]
     desk.clock.advance(1_000)
     desk.world.return_user(user, desk.now_ms - 1_000, visible_at_ms=desk.now_ms + 60_000)

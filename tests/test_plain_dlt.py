@@ -65,16 +65,16 @@ def test_a_map_changes_rows_and_a_filter_leaves_some_out(desk: Desk) -> None:
     assert desk.rows("SELECT count(*) FROM events") != [(0,)]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_refreshing_the_source_loads_everything_again(desk: Desk) -> None:
-    desk.load()
     desk.server.clear_requests()
     desk.pipeline().run(desk.source(), refresh="drop_sources")
     assert desk.requests()["sessions"] == 40
     desk.assert_equal_to_truth()
 
 
+@pytest.mark.usefixtures("loaded")
 def test_refreshing_one_resource_reads_it_again(desk: Desk) -> None:
-    desk.load()
     desk.pipeline().run(desk.source().with_resources("events", "properties"), refresh="drop_resources")
     desk.load()
     desk.assert_equal_to_truth()
@@ -135,8 +135,8 @@ def test_dlts_own_incremental_works_as_a_filter_on_rows(desk: Desk) -> None:
     desk.assert_equal_to_truth()
 
 
+@pytest.mark.usefixtures("loaded")
 def test_tables_join_over_their_declared_references(desk: Desk) -> None:
-    desk.load()
     tables = desk.pipeline().default_schema.tables
     for name in ("sessions", "events", "properties"):
         assert tables[name]["references"] == TABLES[name]["references"]
@@ -224,8 +224,8 @@ class Counting(DictCollector):
 
 
 @pytest.mark.parametrize(("operation", "told"), [("info", "users with 1 table(s)"), ("trace", "- events: ")])
+@pytest.mark.usefixtures("loaded")
 def test_dlts_own_command_shows_the_pipeline(desk: Desk, operation: str, told: str) -> None:
-    desk.load()
     command = [
         str(Path(sys.executable).with_name("dlt")),
         "pipeline",

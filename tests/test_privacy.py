@@ -156,8 +156,8 @@ def test_one_name_is_not_taken_for_its_letters(desk: Desk) -> None:
     assert desk.rows("SELECT count(*) FROM users WHERE last_browser IS NOT NULL") != [(0,)]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_after_a_resync_what_was_loaded_openly_is_hidden_too(desk: Desk) -> None:
-    desk.load_until_done()
     tables = [("users", "last_ip_number"), ("sessions", "ip_number")]
     for table, column in tables:
         assert desk.rows(f"SELECT count({column}) FROM {table}") != [(0,)]

@@ -49,8 +49,8 @@ def known_user(desk: Desk) -> tuple[str, str]:
     return row[0], row[1]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_the_whole_profile_is_read(desk: Desk, show: Any) -> None:
-    desk.load()
     user_id, _ = known_user(desk)
     code, shown = show(user_id, "--json")
     profile = json.loads(shown)
@@ -68,8 +68,8 @@ def test_the_whole_profile_is_read(desk: Desk, show: Any) -> None:
     assert sum(len(hit["properties"]) for hit in hits) == values[0] > 0
 
 
+@pytest.mark.usefixtures("loaded")
 def test_the_timeline_can_be_read_in_a_terminal(desk: Desk, show: Any) -> None:
-    desk.load()
     user_id, email = known_user(desk)
     code, shown = show(email.upper())
     assert code == 0
@@ -79,8 +79,8 @@ def test_the_timeline_can_be_read_in_a_terminal(desk: Desk, show: Any) -> None:
 
 
 @pytest.mark.parametrize("who", ["1.2", "nobody@nowhere.example"])
+@pytest.mark.usefixtures("loaded")
 def test_an_unknown_user_is_told(desk: Desk, show: Any, who: str) -> None:
-    desk.load()
     code, shown = show(who)
     assert code == 1
     assert shown.startswith("leadboxer: No loaded user has this")
@@ -100,8 +100,8 @@ def test_several_users_with_one_address_are_named(desk: Desk, show: Any) -> None
 
 
 @pytest.mark.parametrize("row_left", [True, False], ids=["row left over", "row never loaded"])
+@pytest.mark.usefixtures("loaded")
 def test_a_merged_user_leads_to_the_one_they_became(desk: Desk, show: Any, row_left: bool) -> None:
-    desk.load()
     loser, winner = desk.world.user_ids()[3], desk.world.user_ids()[7]
     desk.clock.advance(3_600)
     desk.world.merge(loser, winner, desk.now_ms)
@@ -203,8 +203,8 @@ def rendered(page: Path, port: int, folder: Path) -> str:
 
 
 @pytest.mark.servers
+@pytest.mark.usefixtures("loaded")
 def test_a_browser_shows_the_visits_and_sends_nothing(desk: Desk, show: Any, tmp_path: Path) -> None:
-    desk.load()
     user_id, _ = known_user(desk)
     page = tmp_path / "lead.html"
     code, shown = show(user_id, "--html", str(page))

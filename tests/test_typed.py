@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,8 +29,8 @@ known_names = st.sampled_from([name for field in USER_FIELDS for name in field.n
 records = st.dictionaries(known_names | st.text(max_size=12), values, max_size=20)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_every_table_column_has_a_type_and_a_description_in_the_destination(desk: Desk) -> None:
-    desk.load()
     tables = desk.pipeline().default_schema.tables
     for name, table in TABLES.items():
         for column in table["columns"]:
@@ -38,8 +39,8 @@ def test_every_table_column_has_a_type_and_a_description_in_the_destination(desk
             assert described.get("description"), f"{name}.{column}"
 
 
+@pytest.mark.usefixtures("loaded")
 def test_times_ids_and_numbers_arrive_as_what_they_are(desk: Desk) -> None:
-    desk.load()
     types = dict(desk.rows("SELECT table_name || '.' || column_name, data_type FROM information_schema.columns"))
     assert types["users.last_event_at"] == types["sessions.started_at"] == "TIMESTAMP WITH TIME ZONE"
     assert types["users.user_id"] == types["sessions.session_id"] == types["events.event_id"] == "VARCHAR"
@@ -49,16 +50,16 @@ def test_times_ids_and_numbers_arrive_as_what_they_are(desk: Desk) -> None:
     assert "users.pretty_last_event" not in types
 
 
+@pytest.mark.usefixtures("loaded")
 def test_nothing_nests_into_further_tables_and_no_value_makes_a_variant(desk: Desk) -> None:
-    desk.load()
     tables = {row[0] for row in desk.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'lb'")}
     assert {table for table in tables if not table.startswith("_dlt")} == {*COVERED, "load_runs"}
     columns = [row[0] for row in desk.rows("SELECT column_name FROM information_schema.columns")]
     assert not [column for column in columns if "__v_" in column]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_colliding_reserved_and_empty_property_names_arrive_with_their_values(desk: Desk) -> None:
-    desk.load()
     names = {row[0] for row in desk.rows("SELECT DISTINCT name FROM properties")}
     assert {"Plan", "plan", "Customer ID", "customer_id", "_dlt_id", "_dlt_load_id", "select", "", "größe"} <= names
     assert len([name for name in names if name.startswith("Answer ")]) == 300
@@ -74,8 +75,8 @@ def test_a_promoted_property_is_a_column_and_stays_a_property(desk: Desk) -> Non
     assert promoted == [(20,)]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_references_between_the_tables_are_declared(desk: Desk) -> None:
-    desk.load()
     tables = desk.pipeline().default_schema.tables
     told: Any = {name: [r["referenced_table"] for r in tables[name].get("references") or []] for name in tables}
     assert (told["sessions"], told["events"], told["properties"]) == (["users"], ["sessions"], ["events"])

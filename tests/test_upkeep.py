@@ -51,8 +51,8 @@ def rows_about(desk: Desk, user_id: str) -> dict[str, int]:
     return {table: count for table, count in found.items() if count}
 
 
+@pytest.mark.usefixtures("loaded")
 def test_what_was_active_since_is_read_again_and_nothing_else(desk: Desk) -> None:
-    desk.load_until_done()
     assert resync(desk.pipeline(), since(desk, 5), site=desk.world.site) == [
         "users",
         "sessions",
@@ -66,8 +66,8 @@ def test_what_was_active_since_is_read_again_and_nothing_else(desk: Desk) -> Non
     desk.assert_equal_to_truth()
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_change_that_moves_nothing_is_seen_after_it(desk: Desk) -> None:
-    desk.load_until_done()
     user_id = desk.world.user_ids()[0]
     desk.rows(f"UPDATE events SET title = 'changed' WHERE user_id = '{user_id}'")
     desk.load_until_done()
@@ -78,24 +78,24 @@ def test_a_change_that_moves_nothing_is_seen_after_it(desk: Desk) -> None:
     desk.assert_equal_to_truth()
 
 
+@pytest.mark.usefixtures("loaded")
 def test_only_the_named_resources_are_read_again(desk: Desk) -> None:
-    desk.load_until_done()
     assert resync(desk.pipeline(), "2020-01-01", only=["users"], site=desk.world.site) == ["users"]
     desk.load_until_done()
     assert set(desk.requests()) == {"leads"}
     assert resync(desk.pipeline(), "2999-01-01", site=desk.world.site) == []
 
 
+@pytest.mark.usefixtures("loaded")
 def test_what_is_uncovered_is_so_in_the_destination_too(desk: Desk) -> None:
-    desk.load_until_done()
     resync(desk.pipeline(), since(desk, 5), site=desk.world.site)
     shutil.rmtree(desk.folder / "pipelines")
     desk.load_until_done()
     assert desk.requests()["sessions"] == len(last_seen(desk, 5))
 
 
+@pytest.mark.usefixtures("loaded")
 def test_another_scope_stays_covered(desk: Desk) -> None:
-    desk.load_until_done()
     desk.load_until_done(display="company")
     resync(desk.pipeline(), "2020-01-01", site=desk.world.site, display="company")
     desk.load()
@@ -122,8 +122,8 @@ def forgotten(desk: Desk, user_id: str) -> dict[str, int]:
     return forget(desk.pipeline(), user_id, site=desk.world.site)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_who_is_forgotten_is_in_no_table_and_does_not_come_back(desk: Desk) -> None:
-    desk.load_until_done()
     user_id = a_user(desk)
     about, others = rows_about(desk, user_id), desk.rows("SELECT count(*) FROM users")[0][0]
     assert set(about) >= {"lb.users", "lb.sessions", "lb.events", "lb_staging.sessions"}
@@ -142,8 +142,8 @@ def test_who_is_forgotten_is_in_no_table_and_does_not_come_back(desk: Desk) -> N
     assert desk.rows("SELECT count(*) FROM users") == [(others - 1,)]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_neither_a_lost_folder_nor_a_load_from_scratch_brings_anybody_back(desk: Desk) -> None:
-    desk.load_until_done()
     user_id = a_user(desk)
     forgotten(desk, user_id)
     shutil.rmtree(desk.folder / "pipelines")
@@ -155,8 +155,8 @@ def test_neither_a_lost_folder_nor_a_load_from_scratch_brings_anybody_back(desk:
     assert desk.rows("SELECT count(*) FROM users") == [(len(desk.world.user_ids()) - 1,)]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_the_state_keeps_no_id_of_who_is_forgotten(desk: Desk) -> None:
-    desk.load_until_done()
     user_id = a_user(desk)
     forgotten(desk, user_id)
     assert user_id not in str(desk.pipeline().state["sources"])
@@ -268,8 +268,8 @@ def test_only_so_many_can_be_forgotten_and_a_damaged_list_is_no_empty_one(
         desk.load()
 
 
+@pytest.mark.usefixtures("loaded")
 def test_forgetting_waits_for_no_running_load(desk: Desk) -> None:
-    desk.load_until_done()
     with alone(desk.pipeline()):
         with pytest.raises(PipelineBusy, match="desk"):
             forgotten(desk, desk.world.user_ids()[0])
