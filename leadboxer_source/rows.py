@@ -222,7 +222,7 @@ class Shape:
         if not _API_NAME.fullmatch(name) or not name.lower().startswith(INFERRED_PREFIXES):
             return None
         column = snake(name)
-        if column in self._taken or column.startswith("_dlt"):
+        if column in self._taken:
             return None
         return column if self._inferable is None or column in self._inferable else None
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadboxer_source.errors import ConfigurationInvalid
+from leadboxer_source.privacy import Privacy
 from leadboxer_source.rows import (
     Misfit,
     Shape,
@@ -280,6 +281,20 @@ def test_a_property_as_text_and_by_its_type(value: Any, text: str | None, kind: 
     assert (as_text(value), json_type(value)) == (text, kind)
 
 
+def test_of_one_spelling_in_two_cases_the_first_wins() -> None:
+    assert shaped({"name": "a", "NAME": "b"}) == {"name": "a", "properties": {"NAME": "b"}}
+
+
+def test_a_frozen_table_takes_unknown_fields_into_the_columns_it_has_and_no_others() -> None:
+    shape = Shape(FIELDS, ["site"])
+    sent = {"last_seen": "x", "last_other": "y"}
+    assert shape.row(sent) == {**sent, "properties": None}
+    shape.freeze({"last_seen"})
+    assert shape.row(sent) == {"last_seen": "x", "properties": {"last_other": "y"}}
+    shape.freeze(None)
+    assert shape.row(sent) == {**sent, "properties": None}
+
+
 class TestTables:
     @property
     def shapes(self) -> Shapes:
@@ -359,6 +374,42 @@ class TestTables:
     def test_the_landing_page_tells_events_apart_where_there_is_no_url(self) -> None:
         one, another = self.events({"root_url": "https://a.example"}, {"root_url": "https://b.example"})
         assert one["event_key"] != another["event_key"]
+
+    def test_each_of_several_equal_hits_has_a_key(self) -> None:
+        assert len({row["event_key"] for row in self.events(*[{"event_id": "1"}] * 3)}) == 3
+
+    def test_what_is_hidden_is_so_in_every_table_and_an_event_keeps_its_key(self) -> None:
+        hidden = Shapes(SITE, ["Customer ID"], Privacy(exclude=["title", "original_url", "email", "Customer ID"]))
+        sent = {"event_id": "1", "title": "T", "original_url": "https://a.example", "email": "e@a.example"}
+        user = hidden.user({"use_id": "1.2", **sent, "Customer ID": "C"}, READ_AT)
+        session = hidden.session({"session_id": "3.2", **sent, "Customer ID": "C"}, "1.2", READ_AT)
+        (event,) = hidden.events([{**sent, "Customer ID": "C"}], "3.2", "1.2", READ_AT)
+        for row in (user, session, event):
+            assert not {"title", "original_url", "email", "customer_id"} & row.keys()
+            assert not {"title", "original_url", "email", "Customer ID"} & (row["properties"] or {}).keys()
+        assert event["event_key"] == self.events(sent)[0]["event_key"]
+
+    def test_hidden_events_are_told_apart_by_what_is_hidden(self) -> None:
+        hidden = Shapes(SITE, (), Privacy(exclude=["title"]))
+        one, another = hidden.events([{"title": "T"}, {"title": "U"}], "3.2", "1.2", READ_AT)
+        assert one["event_key"] != another["event_key"]
+
+    @pytest.mark.parametrize("table", ["users", "sessions", "events"])
+    def test_each_table_is_frozen_by_itself(self, table: str) -> None:
+        shapes, sent = self.shapes, {"use_id": "1.2", "session_id": "3.2", "last_seen": "x", "last_other": "y"}
+        shapes.freeze({table: {"last_seen"}})
+        rows = {
+            "users": shapes.user(sent, READ_AT),
+            "sessions": shapes.session(sent, "1.2", READ_AT),
+            "events": next(shapes.events([sent], "3.2", "1.2", READ_AT)),
+        }
+        assert [name for name, row in rows.items() if "last_other" not in row] == [table]
+        assert all(row["last_seen"] == "x" for row in rows.values())
+
+    @pytest.mark.parametrize("reserved", ["site", "event_key", "properties", "read_at"])
+    def test_a_column_that_every_table_has_cannot_be_promoted_to(self, reserved: str) -> None:
+        with pytest.raises(ConfigurationInvalid, match="promote"):
+            Shapes(SITE, [reserved])
 
     def test_properties_of_an_event_one_row_for_each(self) -> None:
         (event,) = self.events({"event_id": "1", "customEventInfo": {"plan": "team", "seats": 2}, "plan": None})
