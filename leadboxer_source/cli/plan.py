@@ -12,8 +12,9 @@ from rich.table import Table
 
 from leadboxer_source.cli.options import taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.picture import lasting, minute, moment
+from leadboxer_source.configured import configured
 from leadboxer_source.journal import Journal
-from leadboxer_source.plan import Plan, configured, covered_of, make_plan
+from leadboxer_source.plan import Plan, covered_of, make_plan
 from leadboxer_source.settings import DAY_MS
 
 
