@@ -91,6 +91,8 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({}, "redirect_other_host", 6, "redirects to another host"),
     ({"START_DATE": "the other day"}, None, 4, "start_date 'the other day' is not a date"),
     ({"START_DATE": "2999-01-01"}, None, 4, "is in the future: nobody was seen since then."),
+    ({"SITE": "your-dataset-id"}, None, 4, "site is still the placeholder your-dataset-id: put your dataset id"),
+    ({"API_KEY": "your-api-key"}, None, 4, "api_key is still the placeholder your-api-key: put your API key"),
     ({"START_DATE": "2026-02-02", "END_DATE": "2026-02-01"}, None, 4, "is not after start_date '2026-02-02'"),
     ({"RATE_LIMIT": "fast"}, None, 4, "rate_limit 'fast' is not a rate"),
     ({"DISPLAY": "robots"}, None, 4, "display takes any of"),
@@ -168,6 +170,11 @@ FILES: list[tuple[str, str, str]] = [
     ),
     ("config.toml", "[sources.leadboxer]\napi_key = 'y'", "sources.leadboxer.api_key is a secret but stands in config"),
     ("secrets.toml", "[sources.leadboxer\nsite = 'x'", "secrets.toml is not TOML: "),
+    (
+        "secrets.toml",
+        (ROOT / ".dlt" / "example.secrets.toml").read_text(),
+        "site is still the placeholder your-dataset-id: put your dataset id in its place, in .dlt/secrets.toml.",
+    ),
 ]
 
 
