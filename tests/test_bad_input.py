@@ -322,6 +322,23 @@ def test_a_destination_that_is_down_is_told(configured: Desk, monkeypatch: Any, 
     assert is_documented(told), told
 
 
+def test_a_refused_key_gets_its_sentence_and_nothing_else(configured: Desk) -> None:
+    environment = {**os.environ, f"{PREFIX}API_KEY": "wrong"}
+    command = [COMMAND, "sync", "--db", "new.duckdb"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.count("\n") == 1
+    assert sentence_in(done.stderr).startswith("LeadBoxer does not know this API key")
+    assert not list(Path().glob("new.duckdb*")), "an empty file is left behind"
+
+
+def test_a_file_with_rows_is_kept_when_a_later_run_is_refused(configured: Desk, monkeypatch: Any) -> None:
+    assert run_quietly("sync", "--db", "desk.duckdb", "--max-requests", "10") == 3
+    monkeypatch.setenv(f"{PREFIX}API_KEY", "wrong")
+    assert run_quietly("sync", "--db", "desk.duckdb") == 5
+    assert duckdb.connect("desk.duckdb").execute("SELECT count(*) > 0 FROM leadboxer_data.users").fetchone() == (True,)
+
+
 def test_an_outage_is_told(configured: Desk, capsys: Any) -> None:
     configured.server.faults.fail_next("sessions", "400", times=100)
     assert main(["sync", "--db", "out.duckdb"]) == 1

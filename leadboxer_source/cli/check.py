@@ -67,14 +67,10 @@ def _account(given: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _destination(place: Place) -> Finding:
-    """Whether it can be written; a DuckDB file that was made for it is taken away again."""
-    existed = place.file is not None and place.file.exists()
+    """Whether it can be written."""
     try:
-        return check_destination(place.pipeline())
+        with place.leaving_no_empty_file():
+            return check_destination(place.pipeline())
     except Exception as error:
         told = tell(error)
         return Finding("destination", "wrong", told.text, told.exit_code or ConfigurationInvalid.exit_code)
-    finally:
-        if place.file is not None and not existed:
-            for file in (place.file, place.file.with_name(f"{place.file.name}.wal")):
-                file.unlink(missing_ok=True)

@@ -44,8 +44,8 @@ class Progress:
         self._now = now
         self._line_seconds = line_seconds
         self._report: Report | None = None
-        self._slices = 0
-        self._told_at = 0.0
+        self._slices = self._told_slice = 0
+        self._told_at = time.monotonic()
         self._stopping = False
         self._ended = threading.Event()
         self._live: Live | None = None
@@ -76,7 +76,11 @@ class Progress:
         is_new = self._report is not report
         self._report = report
         self._slices += is_new
-        if report.stopped or (is_new and self._live is None):
+        if report.stopped:
+            # of one that failed before it read anything there is nothing to tell but why
+            if report.stopped != "closed" or report.handed:
+                self._tell()
+        elif report.listed and self._told_slice != self._slices and self._live is None:
             self._tell()
 
     def stopping(self) -> None:
@@ -93,6 +97,7 @@ class Progress:
                 self._tell()
 
     def _tell(self) -> None:
+        self._told_slice = self._slices
         self._line(describe(self._report, self._slices, self._now(), self._plan))
 
     def _line(self, text: str) -> None:

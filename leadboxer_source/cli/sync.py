@@ -48,7 +48,7 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     pipeline = place.pipeline()
     progress = None if as_json else Progress(_kept_plan(Journal(pipeline.working_dir), only))
     stop = _Stop(progress)
-    with stop.on_signals(), progress or nullcontext():
+    with stop.on_signals(), place.leaving_no_empty_file(), progress or nullcontext():
         result = sync(pipeline, only=names(only), watch=stop.watch, **options, **account)
     if as_json:
         runs = [asdict(run) for run in result.runs]
