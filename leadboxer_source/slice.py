@@ -378,7 +378,7 @@ class Slice:
         return ""
 
     def _requests(self) -> int:
-        return sum(self._connection.traffic.requests.values()) + self.children.owed_requests()
+        return sum(self._connection.traffic.requests.values()) + sum(self.children.owed_requests().values())
 
     def _since(self) -> int:
         if self._config.start_ms is not None:
