@@ -66,7 +66,7 @@ def test_the_picture_fits_a_terminal_of_80_columns(encoding: str) -> None:
     assert max(map(len, lines)) <= 80
     assert re.match(r"about 2 h 20 min to go at the most, until \w", lines[0])
     assert lines[1].startswith("slice 1234: 102 of 480 users, 221 of 230 sessions, 700 events")
-    assert "55.0 % covered" in lines[3]
+    assert "50.0 % covered" in lines[3]
     assert re.search(r"waiting for quota until \d\d:\d\d:\d\d", lines[4])
 
 
@@ -74,7 +74,7 @@ def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
     line = describe(report(waiting_until=NOW_MS / 1000 + 41), 3, NOW_MS / 1000)
     assert re.match("slice 3: about .+ to go at the most, until .+, 102 of 480 users, 221 of 230 sessions, 700 ", line)
     assert ", 324 requests, waiting for quota until " in line
-    assert line.endswith("55.0 % of the time covered")
+    assert line.endswith("50.0 % of the time covered, 5.0 % being read")
     assert "waiting" not in describe(report(), 3, NOW_MS / 1000)
     assert "to go" not in describe(report(stopped="minutes"), 3, NOW_MS / 1000)
     assert describe(report(stopped="closed"), 3, NOW_MS / 1000).endswith("324 requests, not kept")
@@ -100,7 +100,7 @@ def test_what_is_done_is_work_not_time() -> None:
     line = describe(reading, 1, NOW_MS / 1000)
     assert line.startswith("slice 1: 45.9 % done, about 80 min to go, until ")
     assert "480 of 480 users, 200 of 1,000 sessions" in line
-    assert line.endswith("100 % of the time covered")
+    assert line.endswith("50.0 % of the time covered, 100 % being read")
 
 
 def test_with_a_plan_the_whole_load_is_told_from_the_beginning() -> None:
@@ -123,9 +123,10 @@ def test_when_it_is_stopped_it_says_once_until_when_it_finishes() -> None:
         now[0] += 120
         owed.owed, owed.owed_seconds = {"sessions": 0, "events": 40}, 240.0
         second = progress._told_stopping()
-    assert first.startswith("Stopping: 50 sessions that were begun are read and kept, by about ")
+    assert first.startswith("Stopping: reading the 50 sessions that were begun, until about ")
     assert second == first.replace("50 sessions", "40 sessions"), "the time stays"
-    assert stopping(report(stopped="asked"), now[0]).startswith("Stopping: what was read is kept.")
+    assert "to go" not in describe(report(stopping=True), 1, now[0]), "that would be another time"
+    assert stopping(report(stopped="asked"), now[0]).startswith("Stopping: keeping what was read.")
 
 
 def test_under_ci_lines_come_although_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:

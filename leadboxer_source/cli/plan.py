@@ -15,7 +15,7 @@ from leadboxer_source.cli.picture import LISTING, lasting, many, minute, moment
 from leadboxer_source.configured import configured
 from leadboxer_source.journal import Journal
 from leadboxer_source.plan import Plan, covered_of, make_plan
-from leadboxer_source.settings import DAY_MS
+from leadboxer_source.settings import DAY_MS, RateLimit
 
 
 @click.command(epilog="\b\nExample: leadboxer plan --start-date 2026-01-01")
@@ -46,11 +46,9 @@ def show(plan: Plan, console: Console, now: float) -> None:
         console: Where to.
         now: Epoch seconds from which a load is taken to begin.
     """
-    pace = "with no limit to the pace"
-    if plan.rate_limit:
-        requests, seconds = plan.rate_limit
-        pace = f"at {requests} in {lasting(seconds)}"
-    console.print(f"To load who was seen since {minute(plan.since_ms)} UTC, {pace}:\n", soft_wrap=True)
+    pace = f"{RateLimit(*plan.rate_limit)} for each endpoint" if plan.rate_limit else "with no limit to the pace"
+    console.print(f"Users (leads) seen since {minute(plan.since_ms)} UTC, and the requests it takes to load them,")
+    console.print(f"{pace}:\n")
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("what", no_wrap=True)
     for name in ("users", LISTING, "sessions", "events", "time"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -141,7 +141,10 @@ def describe(report: Report | None, slice_number: int, now: float | None = None,
     if report.stopped == "closed":
         told.append("not kept")
     else:
-        told.append(f"{percent(share(_reached(report), _span(report, now)))} of the time covered")
+        span = _span(report, now)
+        told.append(f"{percent(share(report.covered, span))} of the time covered")
+        if not report.stopped and report.staged:
+            told.append(f"{percent(share(report.staged, span))} being read")
     if not report.stopped and (main := work.told(now)):
         told.insert(0, main)
     return f"slice {slice_number}: {', '.join(told)}"
@@ -165,6 +168,7 @@ def picture(
     plain = not console.encoding.lower().startswith("utf")
     width = max(10, min(console.width, 100) - 32)
     doing = "loading what was read" if report.stopped else waiting(report, now) or "reading"
+    doing = "stopping" if report.stopped == "closed" else doing
     requests = ", ".join(
         f"{report.requests.get(endpoint, 0):,} {name}"
         for endpoint, name in (("leads", LISTING), ("sessions", "sessions"), ("events", "events"))
@@ -175,7 +179,7 @@ def picture(
         Text.assemble(
             f"{instant(span.lo):%Y-%m-%d} ",
             (bar(report.covered, span, width, report.staged, plain=plain), "green"),
-            f" now, {percent(share(_reached(report), span))} covered",
+            f" now, {percent(share(report.covered, span))} covered",
         ),
         Text(doing, style="dim"),
     ]
@@ -195,11 +199,11 @@ def stopping(report: Report | None, until: float) -> str:
     """
     owed = report.owed if report and not report.stopped else {}
     begun = [many(owed[name], noun) for name, noun in (("sessions", "user"), ("events", "session")) if owed.get(name)]
-    told = "what was read is kept"
+    told = "keeping what was read"
     if begun:
         minute_after = (until // 60 + 1) * 60
-        told = f"{' and '.join(begun)} that were begun are read and kept, by about {clock(minute_after)[:5]}"
-    return f"Stopping: {told}. Ctrl-C again loses this slice."
+        told = f"reading the {' and '.join(begun)} that were begun, until about {clock(minute_after)[:5]}"
+    return f"Stopping: {told}.\nCtrl-C again stops at once and loses this slice."
 
 
 def waiting(report: Report, now: float) -> str:
@@ -240,23 +244,20 @@ class Work(NamedTuple):
             now: Epoch seconds.
             plan: What was planned.
         """
-        before = [Stretch(0, report.since_ms)]
-        if plan is not None and plan.scope == report.scope and plan.since_ms <= report.since_ms:
-            planned = sum(plan.remaining(add(report.covered, before)).values()) >= 1  # else it has been carried out
-        else:
-            planned = False
-        reached, span = _reached(report), _span(report, now)
-        owed_users, owed_sessions = (report.owed.get(name, 0) for name in ("sessions", "events"))
-        users, sessions = max(0, report.handed - owed_users), report.asked.get("events", 0) - owed_sessions
-        left = {"sessions": float(owed_users), "events": _owed_events(report)}
-        unlisted = 1 - share(reached, span)
-        if planned and plan is not None:
-            later = plan.remaining(add(reached, before))
-            left = {name: left[name] + later[name] for name in left}
-            total = sum(plan.estimates[0].requests.get(name, 0) for name in left)
-            done: float | None = 1 - sum(left.values()) / max(total, 1)
+        plan = _fitting(plan, report)
+        reached, owed_users = _reached(report), report.owed.get("sessions", 0)
+        users = max(0, report.handed - owed_users)
+        sessions, known_sessions = _read_sessions(report), report.asked.get("events", 0)
+        unlisted = 1 - share(reached, _span(report, now))
+        if plan is not None:
+            wanted, later = plan.estimates[0].requests, plan.remaining(_with_before(reached, report))
+            owed_events = _owed_events(report, wanted["events"] / max(1, wanted["sessions"]))
+            left = {"sessions": owed_users + later["sessions"], "events": owed_events + later["events"]}
+            known_sessions = sessions + round(left["events"])
+            done: float | None = 1 - sum(left.values()) / max(1, wanted["sessions"] + wanted["events"])
             seconds = seconds_for(left, plan.rate_limit)
         else:
+            left = {"sessions": float(owed_users), "events": _owed_events(report)}
             read = report.asked.get("sessions", 0) - owed_users + sessions
             done = read / (read + sum(left.values())) if read and unlisted < _LITTLE else None
             seconds = _seconds_left(report, now, unlisted)
@@ -264,11 +265,11 @@ class Work(NamedTuple):
             users,
             max(report.listed, users + round(left["sessions"])),
             sessions,
-            sessions + round(left["events"]) if planned else report.asked.get("events", 0),
-            planned,
+            known_sessions,
+            plan is not None,
             None if done is None else max(0.0, min(done, 0.999)),
-            seconds,
-            not planned and unlisted >= _LITTLE,
+            None if report.stopping else seconds,
+            plan is None and unlisted >= _LITTLE,
         )
 
     def told(self, now: float) -> str:
@@ -292,11 +293,22 @@ def owed_seconds(report: Report) -> float:
     return each * max(report.owed.get("sessions", 0), _owed_events(report))
 
 
-def _owed_events(report: Report) -> float:
-    """Sessions whose events are owed, and those that users who are being asked will probably have."""
-    owed_users, owed_sessions = (report.owed.get(name, 0) for name in ("sessions", "events"))
-    read, asked = report.asked.get("sessions", 0) - owed_users, report.asked.get("events", 0)
-    return owed_sessions + owed_users * (asked / read if read > 0 else 1.0)
+def _read_sessions(report: Report) -> int:
+    return report.asked.get("events", 0) - report.owed.get("events", 0)
+
+
+def _owed_events(report: Report, each: float | None = None) -> float:
+    """Sessions whose events are owed, and those that users who are being asked will probably have.
+
+    Args:
+        report: Of the slice that goes on.
+        each: Sessions of a user; as many as those had who were read if not given.
+    """
+    owed_users = report.owed.get("sessions", 0)
+    if each is None:
+        read = report.asked.get("sessions", 0) - owed_users
+        each = report.asked.get("events", 0) / read if read > 0 else 1.0
+    return report.owed.get("events", 0) + owed_users * each
 
 
 def _seconds_left(report: Report, now: float, unlisted: float) -> float | None:
@@ -307,6 +319,18 @@ def _seconds_left(report: Report, now: float, unlisted: float) -> float | None:
     if unlisted < _LITTLE:
         return owed
     return owed + unlisted / gained * (elapsed + owed) if gained > 0 and elapsed > 60 else None
+
+
+def _fitting(plan: Plan | None, report: Report) -> Plan | None:
+    """The plan, if it is one of this load that was not carried out before."""
+    if plan is None or plan.scope != report.scope or plan.since_ms > report.since_ms:
+        return None
+    return plan if sum(plan.remaining(_with_before(report.covered, report)).values()) >= 1 else None
+
+
+def _with_before(covered: Sequence[Stretch], report: Report) -> list[Stretch]:
+    """What is covered, and all that is older than what is wanted."""
+    return add(covered, [Stretch(0, report.since_ms)])
 
 
 def _reached(report: Report) -> list[Stretch]:

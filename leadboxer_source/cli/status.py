@@ -102,8 +102,10 @@ def show(
     """Prints what is covered and the last runs."""
     if not scopes and runs:
         console.print("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
-    elif not scopes:
+    elif not scopes and not running:
         console.print("Nothing is loaded yet; `leadboxer plan` tells what it would take, `leadboxer sync` begins.")
+    elif not scopes:
+        console.print("Nothing is kept yet.")
     for scope in scopes:
         _show_scope(console, scope)
     if runs:
