@@ -247,7 +247,7 @@ def parse_site(site: str, api_key: str = "") -> str:
         if form.fullmatch(api_key.strip().lower()):
             raise ConfigurationInvalid("site and api_key are swapped: the dataset id has 32 letters and digits.")
         raise ConfigurationInvalid(
-            "site is not a LeadBoxer dataset id: copy the 32 letters and digits from the App's dataset settings."
+            "site is not a LeadBoxer dataset id: copy the 32 letters and digits from https://app.leadboxer.com/datasets."
         )
     return site.strip().lower()
 

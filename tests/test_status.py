@@ -93,8 +93,7 @@ def test_it_tells_what_is_covered_and_what_is_missing(account: Desk, capsys: pyt
     assert load() == 0
     text = shown(capsys)
     assert "missing " not in text
-    assert "not yet    since " in text, "the last minutes may still change"
-    assert "not settled yet" in text
+    assert "not settled yet: since " in text, "the last minutes may still change"
     assert text.count(" 100 %") == 4
     assert status(capsys)["scopes"][0]["missing"]["events"] == []
 

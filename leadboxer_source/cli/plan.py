@@ -47,8 +47,9 @@ def show(plan: Plan, console: Console, now: float) -> None:
         now: Epoch seconds from which a load is taken to begin.
     """
     pace = f"{RateLimit(*plan.rate_limit)} for each endpoint" if plan.rate_limit else "with no limit to the pace"
-    console.print(f"Users (leads) seen since {minute(plan.since_ms)} UTC, and the requests it takes to load them,")
-    console.print(f"{pace}:\n")
+    rest = " that are not loaded yet" if plan.span_ms < plan.made_ms - plan.since_ms else ""
+    console.print(f"Users (leads) seen since {minute(plan.since_ms)} UTC{rest},")
+    console.print(f"and the requests they take, {pace}:\n")
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("what", no_wrap=True)
     for name in ("users", LISTING, "sessions", "events", "time"):

@@ -137,7 +137,7 @@ def _show_scope(console: Console, scope: Scope) -> None:
     if never := [resource for resource, covered in scope.covered.items() if not covered]:
         console.print(f"missing    {', '.join(never)}: never loaded")
     if later := not_yet(scope):
-        console.print(f"not yet    {later}")
+        console.print(later)
     for resource, failures in scope.set_aside.items():
         since = min(entry["since"] for entry in failures.values())
         console.print(
@@ -154,7 +154,7 @@ def not_yet(scope: Scope) -> str:
     if not any(scope.covered.values()):
         return ""
     why = "not settled yet" if ago < _UNSETTLED_SECONDS else "newer than the last run"
-    return f"since {minute(since.lo)} ({lasting(ago)}): {why}; the next run reads it"
+    return f"{why}: since {minute(since.lo)} ({lasting(ago)}); the next run reads it"
 
 
 def missing(scope: Scope) -> list[tuple[Stretch, str]]:
