@@ -165,9 +165,9 @@ class Children:
             moved = self._collecting > 0 or turns != self._turns
             quiet, turns = (0 if moved else quiet + 1), self._turns
 
-    def owed_requests(self) -> int:
-        """Requests under way or queued."""
-        return sum(lane.backlog for lane in self._lanes.values())
+    def owed_requests(self) -> dict[str, int]:
+        """Requests under way or queued, by endpoint."""
+        return {name: lane.backlog for name, lane in self._lanes.items()}
 
     def owed_seconds(self) -> float:
         """Estimates how long the lanes need for what they hold; they work side by side."""

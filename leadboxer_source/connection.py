@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Api, Client
@@ -18,7 +18,10 @@ class Traffic(Protocol):
 
     requests: Counter[str]
     refusals: Counter[str]
-    waited_seconds: defaultdict[str, float]
+
+    @property
+    def waited_seconds(self) -> Mapping[str, float]:
+        """Seconds in which requests waited for quota."""
 
 
 class Connection(NamedTuple):

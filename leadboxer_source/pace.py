@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from dlt.common import logger
@@ -61,8 +62,16 @@ class Pace:
         self._clock = clock
         self._stop = stop
         self._held_until = 0.0
+        self._waiting, self._waiting_since, self._waited_seconds = 0, 0.0, 0.0
+        self._counting = threading.Lock()  # not the other one, which is held while a store is asked
         self._lock = threading.Lock()
         self._store = stores.opened(store, name, [self._window(rate)], clock) if rate else None
+
+    @property
+    def waited_seconds(self) -> float:
+        """Seconds in which requests waited here; several that wait at once count once."""
+        with self._counting:
+            return self._waited_seconds + (self._clock.time() - self._waiting_since if self._waiting else 0.0)
 
     def acquire(self) -> float:
         """Waits for a slot and takes it; returns the seconds waited.
@@ -80,7 +89,22 @@ class Pace:
                 return self._clock.time() - started
             self.waiting_until = self._clock.time() + wait
             self.on_wait()
-            self._clock.sleep(wait, self._stop)
+            with self._counted():
+                self._clock.sleep(wait, self._stop)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._counting:
+            if not self._waiting:
+                self._waiting_since = self._clock.time()
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._waiting -= 1
+                if not self._waiting:
+                    self._waited_seconds += self._clock.time() - self._waiting_since
 
     def hold(self, seconds: float) -> None:
         """Lets nothing go for so long: the server said so."""

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
-
-import dlt
-from dlt.common.configuration import with_config
 
 from leadboxer_source import errors, settings
 from leadboxer_source.client import Client, Days
@@ -218,33 +215,6 @@ def _users_read(pieces: Sequence[Piece], window: Stretch) -> float:
 def _drained(users: float, page_size: int) -> int:
     pages = int(users // max(page_size, 1)) + 1
     return pages if pages == 1 else 2 * pages
-
-
-@with_config(sections=("sources", "leadboxer"))
-def configured(
-    site: str = dlt.config.value,
-    api_key: dlt.TSecretStrValue = dlt.secrets.value,
-    *,
-    base_url: str = settings.BASE_URL,
-    start_date: str | date | datetime | None = None,
-    rate_limit: str = settings.RATE_LIMIT,
-    settle_seconds: float = settings.SETTLE_SECONDS,
-    display: str | list[str] | None = None,
-    filters: dict[str, Any] | None = None,
-    limiter_store: str | None = None,
-) -> Settings:
-    """Returns those settings of the source that a plan needs, as `leadboxer_source` would find them."""
-    return Settings(
-        site=settings.parse_site(site, api_key),
-        api_key=settings.parse_key(api_key),
-        base_url=settings.parse_base_url(base_url),
-        rate_limit=settings.parse_rate_limit(rate_limit),
-        limiter_store=limiter_store,
-        start_ms=settings.parse_instant(start_date, "start_date"),
-        settle_seconds=settle_seconds,
-        display=settings.parse_display(display),
-        filters=settings.parse_filters(filters),
-    )
 
 
 def covered_of(state: Mapping[str, Any], scope: str) -> Coverage:

@@ -35,13 +35,13 @@ class Report:
         set_aside: Parents whose children could not be fetched yet.
         requests: Requests, by endpoint.
         refusals: Requests answered 429, by endpoint.
-        waited_seconds: Seconds waited for quota, by endpoint and summed over its threads.
+        waited_seconds: Seconds in which requests waited for quota, by endpoint; several that wait at once count once.
         waiting_until: Epoch seconds until which the quota holds requests back; in the past if it does not.
         since_ms: From when on users are wanted, epoch milliseconds.
         until_ms: Up to when this run claims, epoch milliseconds; 0 if it claims nothing.
         covered: What every selected resource covers; when it ended, claims of this run included.
         staged: What this run is going to claim, if it ends well.
-        owed: Requests that the lanes still hold.
+        owed: Parents that were asked for and did not answer yet, by endpoint.
         owed_seconds: How long these take, at the pace that the quota allows.
     """
 
@@ -66,7 +66,7 @@ class Report:
     until_ms: int = 0
     covered: Coverage = field(default_factory=list)
     staged: Coverage = field(default_factory=list)
-    owed: int = 0
+    owed: dict[str, int] = field(default_factory=dict)
     owed_seconds: float = 0.0
 
 

@@ -124,6 +124,10 @@ LISTING_FILTERS = frozenset(
 """Parameters of the listing that a user may set. The others carry the cursor: overriding them would break coverage."""
 
 
+PLACEHOLDERS = {"site": ("your-dataset-id", "dataset id"), "api_key": ("your-api-key", "API key")}
+"""What `.dlt/example.secrets.toml` has in the place of a user's own, and what belongs there."""
+
+
 @dataclass(frozen=True)
 class RateLimit:
     """So many requests in any window of `period_seconds`, to one endpoint."""
@@ -219,7 +223,8 @@ def parse_range(
         ConfigurationInvalid: One is no date, or nobody can have been seen between them.
     """
     start_ms, end_ms = parse_instant(start_date, "start_date"), parse_instant(end_date, "end_date")
-    if start_ms is not None and start_ms > now_ms:
+    # the source goes by LeadBoxer's clock, as this machine's may be hours wrong: here it can tell no more than the day
+    if start_ms is not None and start_ms > now_ms + DAY_MS:
         raise ConfigurationInvalid(f"start_date {str(start_date)!r} is in the future: nobody was seen since then.")
     if start_ms is not None and end_ms is not None and end_ms <= start_ms:
         raise ConfigurationInvalid(f"end_date {str(end_date)!r} is not after start_date {str(start_date)!r}.")
@@ -236,12 +241,13 @@ def parse_site(site: str, api_key: str = "") -> str:
     Raises:
         ConfigurationInvalid: It has another form.
     """
+    _refuse_placeholder("site", site)
     form = re.compile(r"[0-9a-f]{32}")
     if not form.fullmatch(site.strip().lower()):
         if form.fullmatch(api_key.strip().lower()):
             raise ConfigurationInvalid("site and api_key are swapped: the dataset id has 32 letters and digits.")
         raise ConfigurationInvalid(
-            "site is not a LeadBoxer dataset id: copy the 32 letters and digits from the App's dataset settings."
+            "site is not a LeadBoxer dataset id: copy the 32 letters and digits from https://app.leadboxer.com/datasets."
         )
     return site.strip().lower()
 
@@ -252,6 +258,7 @@ def parse_key(api_key: str) -> str:
     Raises:
         ConfigurationInvalid: It is empty or holds characters that no header can.
     """
+    _refuse_placeholder("api_key", api_key)
     key = api_key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationInvalid(
@@ -259,6 +266,12 @@ def parse_key(api_key: str) -> str:
             "copy it again from the LeadBoxer App (Integrations, Data, API key)."
         )
     return key
+
+
+def _refuse_placeholder(setting: str, value: str) -> None:
+    placeholder, wanted = PLACEHOLDERS[setting]
+    if value.strip() == placeholder:
+        raise ConfigurationInvalid(f"{setting} is still the placeholder {placeholder}: put your {wanted} in its place.")
 
 
 def parse_base_url(base_url: str) -> str:
@@ -311,7 +324,8 @@ def parse_display(display: str | list[str] | tuple[str, ...] | None) -> tuple[st
     """
     if display is None:
         return DISPLAY
-    kinds = set(re.split(r"[;,\s]+", display.strip()) if isinstance(display, str) else display)
+    # dlt hands on a list in the environment as the text that it is
+    kinds = set(filter(None, re.split(r"[;,\s\[\]\"]+", display)) if isinstance(display, str) else display)
     if not kinds or not kinds <= set(DISPLAY):
         raise ConfigurationInvalid(f"display takes any of {', '.join(DISPLAY)}, joined by ';'.")
     return tuple(kind for kind in DISPLAY if kind in kinds)

@@ -162,13 +162,14 @@ class Slice:
 
     def metrics(self) -> dict[str, Any]:
         """Returns what the run cost and why it ended, in plain numbers by endpoint."""
-        traffic, set_aside = self._connection.traffic, self.children.set_aside.values()
+        self._note()
+        report = self._report
         return {
-            "stopped": self._stopped,
-            "requests": dict(traffic.requests),
-            "refusals": {endpoint: count for endpoint, count in traffic.refusals.items() if count},
-            "waited_seconds": {endpoint: round(seconds, 1) for endpoint, seconds in traffic.waited_seconds.items()},
-            "failures": sum(len(entries) for entries in set_aside),
+            "stopped": report.stopped,
+            "requests": report.requests,
+            "refusals": {endpoint: count for endpoint, count in report.refusals.items() if count},
+            "waited_seconds": {endpoint: round(seconds, 1) for endpoint, seconds in report.waited_seconds.items()},
+            "failures": report.set_aside,
         }
 
     def _fill_holes(self) -> Polled:
@@ -377,7 +378,7 @@ class Slice:
         return ""
 
     def _requests(self) -> int:
-        return sum(self._connection.traffic.requests.values()) + self.children.owed_requests()
+        return sum(self._connection.traffic.requests.values()) + sum(self.children.owed_requests().values())
 
     def _since(self) -> int:
         if self._config.start_ms is not None:

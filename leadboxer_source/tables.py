@@ -349,10 +349,17 @@ LOAD_RUNS: TTableSchemaColumns = {
         "of a run and resource only, so that sums are right.",
     },
     "refusals": {"data_type": "bigint", "description": "Of these, how many were refused (429)."},
-    "waited_seconds": {"data_type": "double", "description": "Seconds waited for quota, summed over threads."},
+    "waited_seconds": {
+        "data_type": "double",
+        "description": "Seconds in which requests to the endpoint waited for quota; several that wait at once count "
+        "once, so it is never more than the run took.",
+    },
     "rows_read": {"data_type": "bigint", "description": "Rows read, before any filter of yours."},
     "failures": {"data_type": "bigint", "description": "What was set aside and could not be read so far."},
-    "stopped": _text("Why the run ended: covered, minutes, requests, quota, unsettled, asked or closed."),
+    "stopped": _text(
+        "Why the run ended: covered (there was nothing more to read); minutes, requests or quota (used up); unsettled "
+        "(users moved faster than they could be listed); asked (it was told to stop); closed (cut short)."
+    ),
     "complete": {"data_type": "bool", "description": "Whether all that there was is covered, for what the run loaded."},
     "started_at": {"data_type": "timestamp", "description": "When the run began."},
     "ended_at": {"data_type": "timestamp", "description": "When it had read everything; the load comes after."},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
@@ -50,7 +50,6 @@ class Transport:
     def __init__(self, config: Settings, clock: Clock | None = None) -> None:
         self.requests: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
-        self.waited_seconds: defaultdict[str, float] = defaultdict(float)
         self.clock = clock or SystemClock()
         self.stop = threading.Event()
         self._config = config
@@ -75,6 +74,11 @@ class Transport:
             sleep=lambda seconds: self.clock.sleep(seconds, self.stop),
             reraise=True,
         )
+
+    @property
+    def waited_seconds(self) -> dict[str, float]:
+        """Seconds in which requests waited for quota, by endpoint."""
+        return {endpoint: pace.waited_seconds for endpoint, pace in tuple(self._paces.items())}
 
     def pace(self, endpoint: str) -> Pace:
         """Returns the limiter of an endpoint."""
@@ -132,11 +136,10 @@ class Transport:
         """One attempt; a 429 is waited out inside it, because waiting for quota is no failure."""
         pace, refused = self.pace(endpoint), 0
         while True:
-            waited = pace.acquire()
+            pace.acquire()
             response = self._send(f"{self._config.base_url}/{path}", params)
             with self._counting:
                 self.requests[endpoint] += 1
-                self.waited_seconds[endpoint] += waited
                 self.refusals[endpoint] += response.status_code == 429
             if response.status_code != 429:
                 return self._read(response, path)

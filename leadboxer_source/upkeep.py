@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-from dlt.common.configuration import with_config
 from dlt.common.normalizers.naming import NamingConvention
 from dlt.destinations.job_client_impl import SqlJobClientWithStagingDataset
 
 from leadboxer_source import settings
+from leadboxer_source.configured import configured
 from leadboxer_source.coverage import Stretch, uncover
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.lock import alone
@@ -52,7 +52,7 @@ def resync(
         raise ConfigurationInvalid("since is empty: write it like '2026-05-31'.")
     if set(names) - set(COVERED):
         raise ConfigurationInvalid(f"Only {', '.join(COVERED)} can be read again.")
-    scope, uncovered = _configured(**config).scope, []
+    scope, uncovered = _configured(config).scope, []
     with alone(pipeline), _edited_state(pipeline) as state:
         for name in names:
             resource = state["sources"].setdefault(_SOURCE, {}).setdefault("resources", {}).setdefault(name, {})
@@ -85,7 +85,7 @@ def forget(pipeline: dlt.Pipeline, user_id: str, **config: Any) -> dict[str, int
     """
     if not user_id.strip():
         raise ConfigurationInvalid("The user id is empty: copy it from the column user_id of the table users.")
-    site = _configured(**config).site
+    site = _configured(config).site
     with alone(pipeline):
         with _edited_state(pipeline) as state:
             note_forgotten(state["sources"].setdefault(FORGOTTEN, {}), site, user_id)
@@ -96,15 +96,8 @@ def forget(pipeline: dlt.Pipeline, user_id: str, **config: Any) -> dict[str, int
         return _delete(pipeline, site, user_id)
 
 
-@with_config(sections=("sources", _SOURCE))
-def _configured(site: str = dlt.config.value, display: Any = None, filters: Any = None) -> Settings:
-    """The part of the settings that names what was loaded; the key is not needed."""
-    return Settings(
-        site=settings.parse_site(site),
-        api_key="",
-        display=settings.parse_display(display),
-        filters=settings.parse_filters(filters),
-    )
+def _configured(config: dict[str, Any]) -> Settings:
+    return configured(**{"api_key": "not-needed", **config})
 
 
 @contextmanager

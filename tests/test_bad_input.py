@@ -91,6 +91,8 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({}, "redirect_other_host", 6, "redirects to another host"),
     ({"START_DATE": "the other day"}, None, 4, "start_date 'the other day' is not a date"),
     ({"START_DATE": "2999-01-01"}, None, 4, "is in the future: nobody was seen since then."),
+    ({"SITE": "your-dataset-id"}, None, 4, "site is still the placeholder your-dataset-id: put your dataset id"),
+    ({"API_KEY": "your-api-key"}, None, 4, "api_key is still the placeholder your-api-key: put your API key"),
     ({"START_DATE": "2026-02-02", "END_DATE": "2026-02-01"}, None, 4, "is not after start_date '2026-02-02'"),
     ({"RATE_LIMIT": "fast"}, None, 4, "rate_limit 'fast' is not a rate"),
     ({"DISPLAY": "robots"}, None, 4, "display takes any of"),
@@ -168,6 +170,11 @@ FILES: list[tuple[str, str, str]] = [
     ),
     ("config.toml", "[sources.leadboxer]\napi_key = 'y'", "sources.leadboxer.api_key is a secret but stands in config"),
     ("secrets.toml", "[sources.leadboxer\nsite = 'x'", "secrets.toml is not TOML: "),
+    (
+        "secrets.toml",
+        (ROOT / ".dlt" / "example.secrets.toml").read_text(),
+        "site is still the placeholder your-dataset-id: put your dataset id in its place, in .dlt/secrets.toml.",
+    ),
 ]
 
 
@@ -313,6 +320,23 @@ def test_a_destination_that_is_down_is_told(configured: Desk, monkeypatch: Any, 
     told = sentence_in(capsys.readouterr().err)
     assert told.startswith("The destination does not let us in (")
     assert is_documented(told), told
+
+
+def test_a_refused_key_gets_its_sentence_and_nothing_else(configured: Desk) -> None:
+    environment = {**os.environ, f"{PREFIX}API_KEY": "wrong"}
+    command = [COMMAND, "sync", "--db", "new.duckdb"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.count("\n") == 1
+    assert sentence_in(done.stderr).startswith("LeadBoxer does not know this API key")
+    assert not list(Path().glob("new.duckdb*")), "an empty file is left behind"
+
+
+def test_a_file_with_rows_is_kept_when_a_later_run_is_refused(configured: Desk, monkeypatch: Any) -> None:
+    assert run_quietly("sync", "--db", "desk.duckdb", "--max-requests", "10") == 3
+    monkeypatch.setenv(f"{PREFIX}API_KEY", "wrong")
+    assert run_quietly("sync", "--db", "desk.duckdb") == 5
+    assert duckdb.connect("desk.duckdb").execute("SELECT count(*) > 0 FROM leadboxer_data.users").fetchone() == (True,)
 
 
 def test_an_outage_is_told(configured: Desk, capsys: Any) -> None:

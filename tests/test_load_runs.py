@@ -127,6 +127,14 @@ def test_waits_refusals_and_what_was_set_aside_are_told(desk: Desk) -> None:
     ]
 
 
+def test_nobody_waits_longer_than_the_run_took(desk: Desk) -> None:
+    desk.load(rate_limit="10/minute")
+    [(longest, took)] = desk.rows(
+        "SELECT max(waited_seconds), epoch_ms(max(ended_at)) - epoch_ms(min(started_at)) FROM load_runs"
+    )
+    assert took * 0.5 < longest * 1000 <= took + 1, "several threads wait at once"
+
+
 def test_a_run_that_fails_tells_nothing(desk: Desk) -> None:
     desk.server.faults = Faults({"401": 1.0}, endpoints=["sessions"])
     desk.load(only=("users", "load_runs"))

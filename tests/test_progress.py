@@ -17,8 +17,9 @@ from rich.console import Console
 
 from leadboxer_source import Report
 from leadboxer_source.cli.picture import EMPTY, FULL, PART, STAGED, bar, lasting, percent
-from leadboxer_source.cli.progress import Progress, describe, picture
+from leadboxer_source.cli.progress import Progress, describe, picture, stopping
 from leadboxer_source.coverage import Stretch
+from leadboxer_source.plan import Estimate, Plan
 from leadboxer_source.sandbox import World
 from tests.conftest import NOW_MS, Desk
 
@@ -31,7 +32,8 @@ def report(**told: object) -> Report:
     made.staged = [Stretch(NOW_MS - 5 * DAY_MS, NOW_MS)]
     made.handed, made.listed = 120, 480
     made.loaded, made.asked = {"sessions": 200, "events": 700}, {"sessions": 118, "events": 230}
-    made.requests = {"leads": 3, "sessions": 118, "events": 221}
+    made.requests = {"leads": 3, "sessions": 100, "events": 221}
+    made.owed, made.owed_seconds = {"sessions": 18, "events": 9}, 108.0
     for name, value in told.items():
         setattr(made, name, value)
     return made
@@ -62,21 +64,69 @@ def test_the_picture_fits_a_terminal_of_80_columns(encoding: str) -> None:
     console.file.flush()
     lines = re.sub(r"\x1b\[[\d;]*m", "", written.getvalue().decode(encoding)).splitlines()
     assert max(map(len, lines)) <= 80
-    assert "120 of 480 users" in lines[0]
-    assert "55.0 %" in lines[2]
-    assert re.search(r"waiting for quota until \d\d:\d\d:\d\d", lines[3])
-    assert "to go" in lines[3]
+    assert re.match(r"about 2 h 20 min to go at the most, until \w", lines[0])
+    assert lines[1].startswith("slice 1234: 102 of 480 users, 221 of 230 sessions, 700 events")
+    assert "50.0 % covered" in lines[3]
+    assert re.search(r"waiting for quota until \d\d:\d\d:\d\d", lines[4])
 
 
 def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
     line = describe(report(waiting_until=NOW_MS / 1000 + 41), 3, NOW_MS / 1000)
-    assert line.startswith(
-        "slice 3: 120 of 480 users, 200 sessions, 700 events, 342 requests, waiting for quota until "
-    )
-    assert "55.0 % covered" in line
+    assert re.match("slice 3: about .+ to go at the most, until .+, 102 of 480 users, 221 of 230 sessions, 700 ", line)
+    assert ", 324 requests, waiting for quota until " in line
+    assert line.endswith("50.0 % of the time covered, 5.0 % being read")
     assert "waiting" not in describe(report(), 3, NOW_MS / 1000)
     assert "to go" not in describe(report(stopped="minutes"), 3, NOW_MS / 1000)
-    assert describe(report(stopped="closed"), 3, NOW_MS / 1000).endswith("342 requests, not kept")
+    assert describe(report(stopped="closed"), 3, NOW_MS / 1000).endswith("324 requests, not kept")
+    one = report(stopped="minutes", handed=1, owed={}, asked={"sessions": 1, "events": 1}, requests={"leads": 1})
+    assert describe(one, 1, NOW_MS / 1000).startswith("slice 1: 1 user, 1 session, 700 events, 1 request, ")
+
+
+def planned(**told: object) -> Plan:
+    """100 users, and 300 visits of theirs, in each of the hundred days."""
+    days = [Stretch(NOW_MS - (day + 1) * DAY_MS, NOW_MS - day * DAY_MS) for day in range(100)]
+    made = {"scope": "site", "made_ms": NOW_MS, "since_ms": NOW_MS - 100 * DAY_MS, "rate_limit": (10, 60.0)}
+    guessed = Estimate("everything", "", 10_000, {"leads": 60, "sessions": 10_000, "events": 30_000}, 180_000.0)
+    counts: dict[str, object] = {"spent": 10, "page_size": 500, "estimates": [guessed], "listed_users": 0}
+    rest = {"listed_ms": 0, "span_ms": 100 * DAY_MS, "doubt": 0.1, "visits_told": True}
+    pieces = [(*day, 100.0, 300.0) for day in days]
+    return Plan(**{**made, **counts, **rest, "pieces": pieces, **told})  # type: ignore[arg-type]
+
+
+def test_what_is_done_is_work_not_time() -> None:
+    listed = [Stretch(NOW_MS - 100 * DAY_MS, NOW_MS)]
+    reading = report(staged=listed, handed=480, asked={"sessions": 480, "events": 1_000})
+    reading.owed, reading.owed_seconds = {"sessions": 0, "events": 800}, 4_800.0
+    line = describe(reading, 1, NOW_MS / 1000)
+    assert line.startswith("slice 1: 45.9 % done, about 80 min to go, until ")
+    assert "480 of 480 users, 200 of 1,000 sessions" in line
+    assert line.endswith("50.0 % of the time covered, 100 % being read")
+
+
+def test_with_a_plan_the_whole_load_is_told_from_the_beginning() -> None:
+    begun = report(covered=[], staged=[Stretch(NOW_MS - DAY_MS, NOW_MS)], handed=100)
+    begun.asked, begun.owed = {"sessions": 100, "events": 240}, {"sessions": 20, "events": 100}
+    line = describe(begun, 1, NOW_MS / 1000, planned())
+    assert line.startswith("slice 1: 0.5 % done, about 50 h to go, until ")
+    assert "80 of about 10,000 users, 140 of about 30,000 sessions" in line
+    assert "80 of 480 users" in describe(begun, 1, NOW_MS / 1000, planned(scope="another"))
+
+
+def test_when_it_is_stopped_it_says_once_until_when_it_finishes() -> None:
+    shown, now = io.StringIO(), [NOW_MS / 1000]
+    console = Console(width=200, file=shown, highlight=False)
+    owed = report(owed={"sessions": 0, "events": 50}, owed_seconds=300.0)
+    with Progress(console=console, now=lambda: now[0], line_seconds=100.0) as progress:
+        progress(owed)
+        progress.stopping()
+        first = progress._told_stopping()
+        now[0] += 120
+        owed.owed, owed.owed_seconds = {"sessions": 0, "events": 40}, 240.0
+        second = progress._told_stopping()
+    assert first.startswith("Stopping: reading the 50 sessions that were begun, until about ")
+    assert second == first.replace("50 sessions", "40 sessions"), "the time stays"
+    assert "to go" not in describe(report(stopping=True), 1, now[0]), "that would be another time"
+    assert stopping(report(stopped="asked"), now[0]).startswith("Stopping: keeping what was read.")
 
 
 def test_under_ci_lines_come_although_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +160,7 @@ def test_a_signal_ends_the_slice_early_and_keeps_it(desk: Desk, number: signal.S
     process.send_signal(number)
     out, told = process.communicate(timeout=60)
     assert process.returncode == 3, told
-    assert "Stopped as asked; run it again to go on." in out
+    assert "Told to stop; run it again to go on." in out
     [(users,)] = desk.rows("SELECT count(*) FROM users")
     assert 0 < users < 400
     assert desk.rows("SELECT DISTINCT stopped FROM load_runs") == [("asked",)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from leadboxer_source.rows import instant
 from leadboxer_source.sandbox import Request, Sandbox, World
 from tests.conftest import NOW_MS, Desk, SkewedClock
 
@@ -77,6 +78,15 @@ def test_two_datasets_share_a_destination(desk: Desk) -> None:
     assert sessions[other.site] == len(other.truth().sessions)
 
 
+@pytest.mark.parametrize("given", ["company;person", "company, person", '["company", "person"]', ["person", "company"]])
+def test_kinds_of_users_can_be_given_in_any_notation(desk: Desk, given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"display": given}
+    if isinstance(given, str):
+        monkeypatch.setenv("SOURCES__LEADBOXER__DISPLAY", settings.pop("display"))
+    desk.load(only=("users",), **settings)
+    assert {request.params["criteriaDisplayFilter"] for request in desk.server.requests} == {"company;person"}
+
+
 def test_another_listing_filter_is_another_scope(desk: Desk) -> None:
     desk.load(display="company")
     companies = {user for user in desk.world.user_ids() if desk.world.kind(user) == "company"}
@@ -135,6 +145,15 @@ def test_a_clock_that_is_hours_wrong_loses_nothing_and_claims_nothing_too_new(de
     desk.world.add_user(desk.now_ms - 400_000, events=2)
     desk.load(clock=wrong)
     desk.assert_equal_to_truth()
+
+
+def test_a_start_that_is_in_the_future_of_a_wrong_clock_only_is_no_mistake(desk: Desk) -> None:
+    wrong: Any = SkewedClock(desk.clock, -13 * 3_600)
+    start_ms = desk.now_ms - 6 * 3_600_000
+    recent = desk.world.add_user(desk.now_ms - 3_600_000)
+    assert desk.load(clock=wrong, start_date=instant(start_ms)).complete
+    assert (recent,) in desk.rows("SELECT user_id FROM users")
+    assert desk.reports[-1].covered[0].lo == start_ms
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from leadboxer_source import Report
 from leadboxer_source.cli import main
+from leadboxer_source.cli.status import Scope, missing, not_yet
 from leadboxer_source.coverage import Stretch, holes
 from leadboxer_source.journal import Journal
 from leadboxer_source.sandbox import World
@@ -83,14 +84,38 @@ def test_it_tells_what_is_covered_and_what_is_missing(account: Desk, capsys: pyt
         "SELECT epoch_ms(covered_from), epoch_ms(covered_to) FROM load_runs WHERE resource = 'events'"
     )
     assert covered == [list(resource)]
-    now_ms = scope["missing"]["events"][0][1]
+    assert scope["settled_ms"] == covered[0][1]
     assert [Stretch(*hole) for hole in scope["missing"]["events"]] == holes(
-        [Stretch(*covered[0])], scope["since_ms"], now_ms
+        [Stretch(*covered[0])], scope["since_ms"], scope["settled_ms"]
     )
     text = shown(capsys)
-    assert text.count("missing ") == 2
+    assert text.count("missing ") == 1
     assert load() == 0
-    assert shown(capsys).count("missing ") == 1, "only the last minutes, which may still change"
+    text = shown(capsys)
+    assert "missing " not in text
+    assert "not settled yet: since " in text, "the last minutes may still change"
+    assert text.count(" 100 %") == 4
+    assert status(capsys)["scopes"][0]["missing"]["events"] == []
+
+
+def test_what_is_newer_than_the_last_run_is_no_hole() -> None:
+    covered = {name: [Stretch(0, 1_000_000)] for name in ("users", "sessions", "events", "properties")}
+    scope = Scope("site", Stretch(0, 1_000_000), 1_400_000, covered, {})
+    assert missing(scope) == []
+    assert "not settled yet" in not_yet(scope)
+    assert "newer than the last run" in not_yet(scope._replace(now_ms=5_000_000))
+    covered["events"] = [Stretch(0, 500_000)]
+    assert missing(scope) == [(Stretch(500_000, 1_000_000), "events")]
+
+
+def test_it_says_in_plain_words_why_a_run_ended(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "40") == 3
+    assert load() == 0
+    lines = shown(capsys).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("last runs (UTC)"))
+    first_run, second_run = (line.rstrip() for line in lines[first + 1 : first + 3])
+    assert first_run.endswith("requests used up")
+    assert second_run.endswith("all read")
 
 
 def test_what_was_never_loaded_and_what_was_set_aside_is_told(
@@ -126,7 +151,7 @@ def test_it_shows_the_load_that_is_under_way(account: Desk, capsys: pytest.Captu
     going_on.waiting_until = time.time() + 50
     Journal(pipeline).note(going_on)
     text = shown(capsys)
-    assert "has read 17 users with 19 requests" in text
+    assert "has begun 17 users with 19 requests" in text
     assert "It waits for quota for " in text
     Journal(pipeline).close()
     assert "under way" not in shown(capsys)

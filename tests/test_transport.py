@@ -155,6 +155,7 @@ class TestPace:
         waited = pace.acquire()
         assert 1.0 <= waited <= 1.1
         assert waited == pytest.approx(clock.now_s - NOW)
+        assert waited == pytest.approx(pace.waited_seconds)
         assert pace.waiting_until == pytest.approx(clock.now_s, abs=0.01)
 
     def test_without_a_limit_nothing_waits_unless_the_server_says_so(self) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-import dlt
-from dlt.common.configuration import with_config
 
 from leadboxer_source import settings
 from leadboxer_source.check import NAMES, Finding, check_account, check_destination, worst
 from leadboxer_source.cli.options import Place, taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.sentences import missing, tell
+from leadboxer_source.configured import found
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.settings import Settings
 
@@ -39,27 +38,9 @@ def command(*, as_json: bool, **options: Any) -> int:
     return code
 
 
-@with_config(sections=("sources", "leadboxer"))
-def _configured(
-    site: str | None = None,
-    api_key: dlt.TSecretStrValue | None = None,
-    base_url: str = settings.BASE_URL,
-    rate_limit: str = settings.RATE_LIMIT,
-    limiter_store: str | None = None,
-) -> dict[str, str | None]:
-    """What is configured, given or not: the same names as `leadboxer_source` has."""
-    return {
-        "base_url": base_url,
-        "api_key": api_key,
-        "site": site,
-        "rate_limit": rate_limit,
-        "limiter_store": limiter_store,
-    }
-
-
 def _account(given: dict[str, Any]) -> Iterator[Finding]:
     """What is configured; if that can be right, what LeadBoxer says to it."""
-    configured = _configured(**given)
+    configured = found(**given)
     key = configured["api_key"] or ""
     parsers: dict[str, tuple[str, Callable[[str], Any]]] = {
         "address": ("base_url", settings.parse_base_url),
@@ -86,14 +67,10 @@ def _account(given: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _destination(place: Place) -> Finding:
-    """Whether it can be written; a DuckDB file that was made for it is taken away again."""
-    existed = place.file is not None and place.file.exists()
+    """Whether it can be written."""
     try:
-        return check_destination(place.pipeline())
+        with place.leaving_no_empty_file():
+            return check_destination(place.pipeline())
     except Exception as error:
         told = tell(error)
         return Finding("destination", "wrong", told.text, told.exit_code or ConfigurationInvalid.exit_code)
-    finally:
-        if place.file is not None and not existed:
-            for file in (place.file, place.file.with_name(f"{place.file.name}.wal")):
-                file.unlink(missing_ok=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
 import dlt
+from dlt.destinations.sql_client import WithSqlClient
 
 from leadboxer_source.errors import ConfigurationInvalid
 
@@ -69,6 +71,21 @@ class Place(NamedTuple):
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
         target: Any = dlt.destinations.duckdb(str(path)) if path else self.destination
         return dlt.pipeline(self.name or f"leadboxer_{digest}", destination=target, dataset_name=self.dataset)
+
+    @contextmanager
+    def leaving_no_empty_file(self) -> Iterator[None]:
+        """Takes away the DuckDB file that was made meanwhile if it came to hold nothing: whoever opens one makes it."""
+        was_there = self.file is None or self.file.exists()
+        try:
+            yield
+        finally:
+            if self.file is not None and not was_there and self.file.exists() and not self._has_dataset():
+                for file in (self.file, self.file.with_name(f"{self.file.name}.wal")):
+                    file.unlink(missing_ok=True)
+
+    def _has_dataset(self) -> bool:
+        with self.pipeline().destination_client() as client:
+            return not isinstance(client, WithSqlClient) or client.sql_client.has_dataset()
 
     def loaded_pipeline(self) -> dlt.Pipeline:
         """Returns the pipeline of this place to read what it loaded.

@@ -9,6 +9,20 @@ from leadboxer_source.coverage import Stretch, clip
 from leadboxer_source.rows import instant
 
 FULL, PART, STAGED, EMPTY = "█", "▓", "▒", "░"
+ENDED = {
+    "covered": "all read",
+    "minutes": "time was up",
+    "requests": "requests used up",
+    "quota": "quota used up",
+    "unsettled": "users kept moving",
+    "asked": "told to stop",
+    "closed": "cut short",
+}
+"""Why a run ended, as a person says it."""
+
+LISTING = "listing"
+"""What the requests for pages of users are called; LeadBoxer's address for them ends in `leads`."""
+
 _PLAIN = str.maketrans({FULL: "#", PART: "+", STAGED: "=", EMPTY: "."})
 
 
@@ -62,6 +76,11 @@ def lasting(seconds: float) -> str:
     if minutes < 600:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes / 60:.0f} h" if minutes < 72 * 60 else f"{minutes / 1440:,.0f} days"
+
+
+def many(number: float, noun: str) -> str:
+    """Says how many: `1 request`, `2,000 requests`."""
+    return f"{number:,.0f} {noun}" if number == 1 else f"{number:,.0f} {noun}s"
 
 
 def clock(epoch_seconds: float) -> str:

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from leadboxer_source.cli.options import taken_account, taken_place, with_account, with_place
-from leadboxer_source.cli.picture import lasting, minute, moment
+from leadboxer_source.cli.picture import LISTING, lasting, many, minute, moment
+from leadboxer_source.configured import configured
 from leadboxer_source.journal import Journal
-from leadboxer_source.plan import Plan, configured, covered_of, make_plan
-from leadboxer_source.settings import DAY_MS
+from leadboxer_source.plan import Plan, covered_of, make_plan
+from leadboxer_source.settings import DAY_MS, RateLimit
 
 
 @click.command(epilog="\b\nExample: leadboxer plan --start-date 2026-01-01")
@@ -45,14 +46,13 @@ def show(plan: Plan, console: Console, now: float) -> None:
         console: Where to.
         now: Epoch seconds from which a load is taken to begin.
     """
-    pace = "with no limit to the pace"
-    if plan.rate_limit:
-        requests, seconds = plan.rate_limit
-        pace = f"at {requests} in {lasting(seconds)}"
-    console.print(f"To load who was seen since {minute(plan.since_ms)} UTC, {pace}:\n", soft_wrap=True)
+    pace = f"{RateLimit(*plan.rate_limit)} for each endpoint" if plan.rate_limit else "with no limit to the pace"
+    rest = " that are not loaded yet" if plan.span_ms < plan.made_ms - plan.since_ms else ""
+    console.print(f"Users (leads) seen since {minute(plan.since_ms)} UTC{rest},")
+    console.print(f"and the requests they take, {pace}:\n")
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("what", no_wrap=True)
-    for name in ("users", "listing", "sessions", "events", "time"):
+    for name in ("users", LISTING, "sessions", "events", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("done by", no_wrap=True)
     for estimate in plan.estimates:
@@ -75,7 +75,7 @@ def show(plan: Plan, console: Console, now: float) -> None:
 def sureness(plan: Plan) -> str:
     """Says how sure a plan is."""
     users = plan.estimates[0].users
-    told = f"How sure: {plan.listed_users:,} of {users:,} users were listed, {plan.spent} requests spent"
+    told = f"How sure: {plan.listed_users:,} of {users:,} users were listed with {many(plan.spent, 'request')}"
     if plan.listed_users >= users:
         told += "; nothing is guessed but the listing's own cost."
     else:

@@ -1,4 +1,4 @@
-"""`leadboxer profile`: all that is known of one lead, read from the destination."""
+"""`leadboxer profile`: all that is known of one user (lead), read from the destination."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from leadboxer_source.profile_views import as_html, as_text
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one self-contained page instead.")
 def command(*, who: str, site: str | None, as_json: bool, html: Path | None, **options: Any) -> None:
-    """Show a lead's whole profile: who it is, each visit, each hit. Reads what was loaded; sends nothing."""
+    """Show a user's (lead's) whole profile: who it is, each visit, each hit. Reads what was loaded; sends nothing."""
     profile = _read(taken_place(options), who, site)
     if html is not None:
         html.write_text(as_html(profile, datetime.now(timezone.utc)), encoding="utf-8")

@@ -30,6 +30,7 @@ from dlt.common.exceptions import MissingDependencyException
 from dlt.destinations.exceptions import DestinationConnectionError
 
 from leadboxer_source.errors import AccessDenied, ConfigurationInvalid, CredentialsRejected, LeadBoxerError
+from leadboxer_source.settings import PLACEHOLDERS
 
 _PREFIX = "SOURCES__LEADBOXER__"
 _SECTION = "[sources.leadboxer]"
@@ -50,7 +51,7 @@ def tell(error: BaseException) -> Told:
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, LeadBoxerError):
-            return Told(f"{cause}{_stray(cause, os.environ)}", cause.exit_code)
+            return Told(f"{_placed(str(cause))}{_stray(cause, os.environ)}", cause.exit_code)
     for cause in reversed(causes):
         for recognise in (_missing, _misfiled, _toml, _unknown_destination, _dependency, _file, _unreachable, _refused):
             if told := recognise(cause):
@@ -86,15 +87,30 @@ def _it(things: Collection[str]) -> str:
 
 def _misplaced(setting: str) -> str:
     """Finds a setting that stands in another section."""
-    for provider in Container()[PluggableRunContext].providers.providers:
-        if not provider.name.endswith(".toml"):
-            continue
-        document: Any = provider
-        for path in _paths(tomlkit.parse(document.to_toml()).unwrap(), setting):
+    for file, document in _files():
+        for path in _paths(document, setting):
             section = f"[{'.'.join(path)}]" if path else "no section"
             if section != _SECTION and "leadboxer" in section.lower():
-                return f"in .dlt/{provider.name} it stands under {section}; move it under {_SECTION}"
+                return f"in {file} it stands under {section}; move it under {_SECTION}"
     return ""
+
+
+def _placed(text: str) -> str:
+    """Adds to a sentence about a placeholder in which file it stands, if in one."""
+    for setting, (placeholder, _) in PLACEHOLDERS.items():
+        if text.startswith(f"{setting} is still"):
+            for file, document in _files():
+                if document.get("sources", {}).get("leadboxer", {}).get(setting) == placeholder:
+                    return f"{text.rstrip('.')}, in {file}."
+    return text
+
+
+def _files() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The files of dlt's configuration, read."""
+    for provider in Container()[PluggableRunContext].providers.providers:
+        if provider.name.endswith(".toml"):
+            document: Any = provider
+            yield f".dlt/{provider.name}", tomlkit.parse(document.to_toml()).unwrap()
 
 
 def _paths(document: Mapping[str, Any], setting: str, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

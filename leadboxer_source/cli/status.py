@@ -15,24 +15,36 @@ from rich.console import Console
 from rich.table import Table
 
 from leadboxer_source.cli.options import Place, taken_place, with_place
-from leadboxer_source.cli.picture import bar, between, lasting, minute, moment, percent, share
+from leadboxer_source.cli.picture import ENDED, LISTING, bar, between, lasting, many, minute, moment, percent, share
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
 from leadboxer_source.journal import Journal
 from leadboxer_source.plan import Plan
 from leadboxer_source.rows import instant
+from leadboxer_source.settings import SETTLE_SECONDS
 from leadboxer_source.slice import COVERED
 from leadboxer_source.state import KEY, SetAside, remember
 
 _RUNS = 5
 _HOLES = 5
+_UNSETTLED_SECONDS = 2 * SETTLE_SECONDS
+"""A run leaves out the last minutes, as events take a while to become visible; it takes a while itself to end."""
 _FIGURES = ("requests", "refusals", "waited_seconds")
 
 
 class Scope(NamedTuple):
-    """One dataset under its listing filters: what each resource covers since when, and what was set aside."""
+    """One dataset under its listing filters.
+
+    Attributes:
+        name: Of the scope.
+        span: From when on users are wanted, and up to when any resource was claimed: what is newer is no hole.
+        now_ms: Epoch milliseconds.
+        covered: What each resource covers.
+        set_aside: What could not be read, by resource.
+    """
 
     name: str
     span: Stretch
+    now_ms: int
     covered: dict[str, Coverage]
     set_aside: dict[str, SetAside]
 
@@ -73,8 +85,10 @@ def scopes_of(state: Mapping[str, Any], kept: Mapping[str, Any], now_ms: int) ->
         covered = {resource: memory.covered for resource, memory in memories.items()}
         oldest = min((found[0].lo for found in covered.values() if found), default=now_ms)
         wanted = [run["since_ms"] for run in kept.get("runs", []) if run["scope"] == name]
-        span = Stretch(min([oldest, *wanted[-1:]]), now_ms)
-        scopes.append(Scope(name, span, covered, {r: m.set_aside for r, m in memories.items() if m.set_aside}))
+        settled = max((found[-1].hi for found in covered.values() if found), default=now_ms)
+        span = Stretch(min([oldest, settled, *wanted[-1:]]), settled)
+        set_aside = {resource: memory.set_aside for resource, memory in memories.items() if memory.set_aside}
+        scopes.append(Scope(name, span, now_ms, covered, set_aside))
     return scopes
 
 
@@ -88,17 +102,19 @@ def show(
     """Prints what is covered and the last runs."""
     if not scopes and runs:
         console.print("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
-    elif not scopes:
+    elif not scopes and not running:
         console.print("Nothing is loaded yet; `leadboxer plan` tells what it would take, `leadboxer sync` begins.")
+    elif not scopes:
+        console.print("Nothing is kept yet.")
     for scope in scopes:
         _show_scope(console, scope)
     if runs:
         console.print(_table(runs))
     if running:
         began = moment(running["started_ms"] / 1000, now)
-        doing = "is writing what it read" if running["stopped"] else f"has read {running['handed']:,} users"
-        requests = sum(running["requests"].values())
-        console.print(f"\nA load is under way: its slice of {began} {doing} with {requests:,} requests.")
+        doing = "is writing what it read" if running["stopped"] else f"has begun {many(running['handed'], 'user')}"
+        requests = many(sum(running["requests"].values()), "request")
+        console.print(f"\nA load is under way: its slice of {began} {doing} with {requests}.")
         if not running["stopped"] and running["waiting_until"] > now + 1:
             console.print(f"It waits for quota for {lasting(running['waiting_until'] - now)}.")
 
@@ -106,12 +122,12 @@ def show(
 def _show_scope(console: Console, scope: Scope) -> None:
     plain = not console.encoding.lower().startswith("utf")
     width = max(10, min(console.width, 100) - 20)
-    edges = f"{instant(scope.span.lo):%Y-%m-%d}", "now"
+    edges = f"{instant(scope.span.lo):%Y-%m-%d}", minute(scope.span.hi)
     console.print(f"Dataset {scope.name}, by last activity (UTC)\n", soft_wrap=True)
     console.print(f"{'':<11}{edges[0]}{edges[1]:>{width - len(edges[0])}}")
     for resource, covered in scope.covered.items():
         drawn = bar(covered, scope.span, width, plain=plain)
-        console.print(f"{resource:<11}[green]{drawn}[/] {percent(_shown(share(covered, scope.span))):>7}")
+        console.print(f"{resource:<11}[green]{drawn}[/] {percent(share(covered, scope.span)):>7}")
     found = missing(scope)
     console.print()
     for hole, whose in found[:_HOLES]:
@@ -120,19 +136,25 @@ def _show_scope(console: Console, scope: Scope) -> None:
         console.print(f"           and {len(found) - _HOLES} more (--json lists all)")
     if never := [resource for resource, covered in scope.covered.items() if not covered]:
         console.print(f"missing    {', '.join(never)}: never loaded")
+    if later := not_yet(scope):
+        console.print(later)
     for resource, failures in scope.set_aside.items():
         since = min(entry["since"] for entry in failures.values())
         console.print(
             f"set aside  {resource} of {len(failures)}, since {minute(since)}; tried first in the next run",
             soft_wrap=True,
         )
-    if found or scope.set_aside:
-        console.print()
+    console.print()
 
 
-def _shown(part: float) -> float:
-    """The last minutes are never covered: events take a while to become visible."""
-    return 1.0 if part > 0.99995 else part
+def not_yet(scope: Scope) -> str:
+    """Says why the time since the last claim is not covered; empty if nothing was claimed."""
+    since = Stretch(scope.span.hi, max(scope.span.hi, scope.now_ms))
+    ago = (since.hi - since.lo) / 1000
+    if not any(scope.covered.values()):
+        return ""
+    why = "not settled yet" if ago < _UNSETTLED_SECONDS else "newer than the last run"
+    return f"{why}: since {minute(since.lo)} ({lasting(ago)}); the next run reads it"
 
 
 def missing(scope: Scope) -> list[tuple[Stretch, str]]:
@@ -151,10 +173,12 @@ def _table(runs: Sequence[dict[str, Any]]) -> Table:
     table.add_column("last runs (UTC)", no_wrap=True)
     for name in ("took", "requests", "refused", "waited", "failures"):
         table.add_column(name, justify="right")
-    table.add_column("ended by", no_wrap=True)
+    table.add_column("ended", no_wrap=True)
     for run in runs:
         figures = run["resources"].values()
-        requests, refusals, waited = (sum(figure.get(name) or 0 for figure in figures) for name in _FIGURES)
+        requests, refusals = (sum(figure.get(name) or 0 for figure in figures) for name in _FIGURES[:2])
+        # the endpoints wait side by side
+        waited = max((figure.get("waited_seconds") or 0.0 for figure in figures), default=0.0)
         table.add_row(
             minute(run["started_ms"]),
             lasting((run["ended_ms"] - run["started_ms"]) / 1000),
@@ -162,7 +186,7 @@ def _table(runs: Sequence[dict[str, Any]]) -> Table:
             f"{refusals:,}",
             lasting(waited),
             f"{run['failures']:,}",
-            run["stopped"],
+            ENDED.get(run["stopped"], run["stopped"]),
         )
     return table
 
@@ -178,7 +202,7 @@ def show_plan(
     wanted, remaining = plan.estimates[0], plan.remaining(covered)
     unread, left = sum(remaining.values()) >= 1, plan.seconds_left(covered)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("plan", "requests", "listing", "sessions", "events", "time"):
+    for name in ("plan", "requests", LISTING, "sessions", "events", "time"):
         table.add_column(name, justify="left" if name == "plan" else "right", no_wrap=True)
     table.add_row(f"made {minute(plan.made_ms)}", *_amounts(wanted.requests, wanted.seconds))
     table.add_row("took so far" if unread else "took", *_amounts(spent["requests"], spent["seconds"]))
@@ -212,6 +236,7 @@ def as_dict(
         {
             "scope": scope.name,
             "since_ms": scope.span.lo,
+            "settled_ms": scope.span.hi,
             "covered": scope.covered,
             "missing": {name: holes(covered, *scope.span) for name, covered in scope.covered.items()},
             "set_aside": scope.set_aside,

@@ -14,6 +14,7 @@ import click
 
 from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
+from leadboxer_source.cli.picture import ENDED, LISTING
 from leadboxer_source.cli.progress import Progress
 from leadboxer_source.journal import Journal
 from leadboxer_source.plan import Plan
@@ -48,18 +49,19 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     pipeline = place.pipeline()
     progress = None if as_json else Progress(_kept_plan(Journal(pipeline.working_dir), only))
     stop = _Stop(progress)
-    with stop.on_signals(), progress or nullcontext():
+    with stop.on_signals(), place.leaving_no_empty_file(), progress or nullcontext():
         result = sync(pipeline, only=names(only), watch=stop.watch, **options, **account)
     if as_json:
         runs = [asdict(run) for run in result.runs]
         click.echo(json.dumps({"complete": result.complete, "stopped": result.stopped, "runs": runs}))
     else:
-        requests = ", ".join(f"{count:,} {endpoint}" for endpoint, count in result.requests.items())
-        why = "as asked" if result.stopped == "asked" else f"({result.stopped})"
+        named = {"leads": LISTING}
+        requests = ", ".join(f"{count:,} {named.get(name, name)}" for name, count in result.requests.items())
+        why = ENDED.get(result.stopped, result.stopped).capitalize()
         if account.get("end_date"):
-            how = "All of that stretch is loaded" if result.complete else f"Stopped {why}; run again, it begins anew"
+            how = "All of that stretch is loaded" if result.complete else f"{why}; run it again, it begins anew"
         else:
-            how = "All is covered" if result.complete else f"Stopped {why}; run it again to go on"
+            how = "All is covered" if result.complete else f"{why}; run it again to go on"
         click.echo(f"{how}.\nRequests: {requests or 'none'}.")
     return 0 if result.complete else STOPPED_WITH_PROGRESS
 
