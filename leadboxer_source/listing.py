@@ -33,6 +33,10 @@ class Listed(NamedTuple):
 class Listing:
     """A drained window. Pages are kept packed: a day may hold a hundred thousand users.
 
+    Args:
+        window: What is asked for.
+        user_ids: Every id that was listed, as itself; shared by the listings of a run.
+
     Attributes:
         window: What was asked for.
         started_ms: The server's clock when its first page was answered.
@@ -41,18 +45,32 @@ class Listing:
         settled: Whether nobody can have been skipped; see `Lister.drain`.
     """
 
-    def __init__(self, window: Stretch) -> None:
+    def __init__(self, window: Stretch, user_ids: dict[str, str] | None = None) -> None:
         self.window = window
         self.started_ms: int | None = None
         self.atomic = False
         self.in_order = True
         self.settled = True
         self._last_events: dict[str, int | None] = {}
+        self._user_ids = {} if user_ids is None else user_ids
         self._oldest: int | None = None
         self._packed: list[bytes] = []
 
     def __len__(self) -> int:
         return len(self._last_events)
+
+    def listed(self, records: list[Record]) -> list[Listed]:
+        """The users among the records; one without its key cannot be asked for.
+
+        Ids outlive their page, and each is listed several times. Were it a string of its own each time, memory would
+        be full of strings between which nothing but the next page fits.
+        """
+        named = ((identifier(record, "use_id"), record) for record in records)
+        return [
+            Listed(self._user_ids.setdefault(user_id, user_id), last_activity_ms(record), record)
+            for user_id, record in named
+            if user_id
+        ]
 
     def add(self, users: list[Listed]) -> None:
         """Keeps those users that are new, or were seen again later."""
@@ -72,7 +90,7 @@ class Listing:
 
     def users(self) -> Iterator[Listed]:
         """Yields every user once, newest first (those of unknown activity before all)."""
-        listed = (user for page in self._packed for user in _listed(orjson.loads(zlib.decompress(page))))
+        listed = (user for page in self._packed for user in self.listed(orjson.loads(zlib.decompress(page))))
         latest = (user for user in listed if self._last_events[user.user_id] == user.last_event_ms)
         if self.in_order:
             yield from latest
@@ -132,17 +150,12 @@ def _day(epoch_ms: int) -> date:
     return instant(epoch_ms).date()
 
 
-def _listed(records: list[Record]) -> list[Listed]:
-    """The users among the records; one without its key cannot be asked for."""
-    named = ((identifier(record, "use_id"), record) for record in records)
-    return [Listed(user_id, last_activity_ms(record), record) for user_id, record in named if user_id]
-
-
 class Lister:
     """Drains windows; remembers what it learned of the API's page size.
 
     Attributes:
         nameless: Records that came without an id, and were left out.
+        user_ids: Every id that was listed, as itself.
     """
 
     def __init__(self, api: Api, clock: Clock) -> None:
@@ -151,6 +164,7 @@ class Lister:
         self._clock = clock
         self._limit = settings.PAGE_LIMIT
         self._largest_page = 0
+        self.user_ids: dict[str, str] = {}
 
     def drain(self, window: Stretch) -> Listing:
         """Lists everybody last seen in the window (and, for the API's grain, in the days around it).
@@ -165,7 +179,7 @@ class Lister:
         Raises:
             ListingUnstable: Its token chain broke again and again.
         """
-        listing = Listing(window)
+        listing = Listing(window, self.user_ids)
         chain = self._pass(listing)
         listing.atomic = chain.atomic
         quiet = 0
@@ -207,7 +221,7 @@ class Lister:
         for _ in range(settings.PAGE_GUARD):
             asked_at = self._clock.time()
             page = self._page(days, token, listing)
-            users = _listed(page.users)
+            users = listing.listed(page.users)
             self.nameless += len(page.users) - len(users)
             if token is not None and not users and self._clock.time() - asked_at > settings.TOKEN_SECONDS:
                 raise _ChainBroken("the token was too old")

@@ -97,7 +97,7 @@ class Slice:
         connection.on_listing_wait(self._tell_of_wait)
         self._told_at = 0.0
         self._handed: dict[str, int | None] = {}
-        self._listings: list[Listing] = []
+        self._atomic: list[bool] = []  # of each listing; the listings themselves may be large
         self._staged: Coverage = []
         self._progressed = False
         self._start_ms = 0
@@ -139,7 +139,7 @@ class Slice:
             self._report.ended_ms = self._now_ms()
             self._tell(final=True)
             # dlt keeps the source while it normalizes and loads, which needs the memory more
-            self._listings.clear()
+            self._lister.user_ids.clear()
             self._handed.clear()
 
     def memories(self) -> dict[str, Remembered]:
@@ -184,6 +184,7 @@ class Slice:
                 self._stopped = "unsettled"
                 return
             self._stage(listing.window)
+            del listing  # the next one is listed without it in memory
             hole = next(iter(holes(add(self._loaded, self._staged), self._since(), self._until())), None)
             window = window_of(hole, days) if hole else None
             if window is not None and (reason := self._spent()):
@@ -211,7 +212,7 @@ class Slice:
                     logger.warning("This machine's clock is more than 12 hours wrong; going by LeadBoxer's.")
                     listing = self._lister.drain(self._first_window() or window)
                 listing.window = Stretch(min(listing.window.lo, self._start_ms), self._start_ms)
-        self._listings.append(listing)
+        self._atomic.append(listing.atomic)
         return listing
 
     def _hand_out(self, listing: Listing, *, exempt: bool) -> Generator[Rows | None, None, bool]:
@@ -289,8 +290,7 @@ class Slice:
         asked for even when a budget is spent.
         """
         settle_ms = int(self._config.settle_seconds * 1000)
-        first = self._listings[0]
-        if len(self._listings) == 1 and first.atomic and not self.children.gone:
+        if self._atomic == [True] and not self.children.gone:
             return self._start_ms - settle_ms  # one answer: nobody can have moved between two
         look_from = self._start_ms - settle_ms
         for _ in range(settings.MAX_LOOKS):

@@ -1,0 +1,51 @@
+"""A load takes little memory where nothing else is configured, and what is configured goes before."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from leadboxer_source.cli import main
+from leadboxer_source.cli.options import Place
+from leadboxer_source.coverage import Stretch
+from leadboxer_source.listing import Listing
+from leadboxer_source.sandbox import World
+from tests.conftest import Desk
+
+
+@pytest.fixture
+def account(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    desk.with_world(World(seed=5, users=5, days=3, now_ms=int(time.time() * 1000)), clock=time.time)
+    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
+    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
+    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
+    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
+    return desk
+
+
+def duckdb_settings_of_a_sync(*names: str) -> list[object]:
+    assert main(["sync", "--db", "desk.duckdb", "--dataset", "lb", "--json"]) in {0, 3}
+    with Place("duckdb", "desk.duckdb", "lb", None).pipeline().sql_client() as client:
+        found = client.execute_sql("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
+    assert found is not None
+    return list(found[0])
+
+
+@pytest.mark.usefixtures("account")
+def test_a_sync_has_duckdb_take_one_thread_and_keep_no_files() -> None:
+    assert duckdb_settings_of_a_sync("threads", "enable_external_file_cache") == [1, False]
+
+
+@pytest.mark.usefixtures("account")
+def test_settings_of_your_own_go_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG", '{"threads": 2, "memory_limit": "300MiB"}')
+    assert duckdb_settings_of_a_sync("threads", "memory_limit", "enable_external_file_cache") == [2, "300.0 MiB", True]
+
+
+def test_an_id_is_kept_once_however_often_it_is_listed() -> None:
+    ids: dict[str, str] = {}
+    first, second = Listing(Stretch(0, 9), ids), Listing(Stretch(0, 9), ids)
+    [before], [after] = (listing.listed([{"use_id": "".join(["a", "b"])}]) for listing in (first, second))
+    assert before.user_id == "ab"
+    assert before.user_id is after.user_id
