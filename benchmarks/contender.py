@@ -103,9 +103,7 @@ def ours(options: Options) -> Result:
 
 
 def command(options: Options) -> Result:
-    """`leadboxer sync`: a first load, of the resources named in `only` or of all; `duckdb` has settings of DuckDB."""
-    if "duckdb" in options:
-        os.environ["DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG"] = json.dumps(options["duckdb"])
+    """`leadboxer sync`: a first load, of the resources named in `only` or of all."""
     os.environ["SOURCES__LEADBOXER__API_KEY"] = options["api_key"]
     os.environ["SOURCES__LEADBOXER__LIMITER_STORE"] = ":memory:"
     place = ["--db", "rows.duckdb", "--dataset", "loaded"]
@@ -238,5 +236,7 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    result = CONTENDERS[sys.argv[1]](json.loads(sys.argv[2]))
+    options = json.loads(sys.argv[2])
+    os.environ.update(options.get("environment", {}))
+    result = CONTENDERS[sys.argv[1]](options)
     print(json.dumps({"peak_mb": _peak_mb(), **result}))

@@ -14,6 +14,7 @@ from leadboxer_source import settings
 from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import alone
+from leadboxer_source.memory import lifted
 from leadboxer_source.report import Report, Watch
 from leadboxer_source.source import leadboxer_source
 from leadboxer_source.warehouses import create_indexes
@@ -141,7 +142,12 @@ def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None
     source = leadboxer_source(watch=note, **config)
     try:
         wanted = source.with_resources(*only, *BOOKS) if only else source
-        pipeline.run(wanted)
+        try:
+            pipeline.run(wanted)
+        except PipelineStepFailed as failed:
+            if not lifted(failed):
+                raise
+            pipeline.load()
         create_indexes(pipeline)
     except PipelineStepFailed as failed:
         cause: BaseException | None = failed

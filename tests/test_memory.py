@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from leadboxer_source import memory
 from leadboxer_source.cli import main
 from leadboxer_source.cli.options import Place
 from leadboxer_source.coverage import Stretch
@@ -49,3 +50,21 @@ def test_an_id_is_kept_once_however_often_it_is_listed() -> None:
     [before], [after] = (listing.listed([{"use_id": "".join(["a", "b"])}]) for listing in (first, second))
     assert before.user_id == "ab"
     assert before.user_id is after.user_id
+
+
+def test_a_limit_that_is_too_low_is_lifted(account: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(memory._DUCKDB, "memory_limit", "8MB")
+    assert main(["sync", "--db", "desk.duckdb", "--dataset", "lb"]) in {0, 3}
+    assert "memory_limit" not in memory._DUCKDB
+    account.assert_equal_to_truth()
+    assert account.requests()["sessions"] == 5, "what was read is not read again"
+
+
+@pytest.mark.usefixtures("account")
+def test_a_limit_of_your_own_is_kept_and_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(memory._DUCKDB, "memory_limit", "8MB")
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG", '{"threads": 1, "memory_limit": "8MB"}')
+    assert main(["sync", "--db", "desk.duckdb", "--dataset", "lb", "--json"]) == 1
+    assert "raise memory_limit" in capsys.readouterr().err.splitlines()[-1]

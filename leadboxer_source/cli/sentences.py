@@ -254,6 +254,10 @@ def _locked(name: str, text: str) -> Told:
 
 
 _DUCKDB: dict[str, Callable[[str, str], Told]] = {
+    "Out of Memory Error": lambda *_: Told(
+        "DuckDB has not memory enough for what was read, which is kept: raise memory_limit under "
+        "[destination.duckdb.credentials.global_config] and run it again."
+    ),
     "Could not set lock on file": _locked,
     "not a valid DuckDB database": lambda name, _: Told(
         f"{name} is no DuckDB file: choose another with --db.", _CONFIGURATION

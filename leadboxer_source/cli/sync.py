@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
-from leadboxer_source.cli import STOPPED_WITH_PROGRESS, memory
+from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.picture import ENDED, LISTING
 from leadboxer_source.cli.progress import Progress
 from leadboxer_source.journal import Journal
+from leadboxer_source.memory import bound
 from leadboxer_source.plan import Plan
 from leadboxer_source.report import Report
 from leadboxer_source.sync import sync
@@ -42,7 +43,7 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     # dlt would abort a load at the first signal; here the second does
     os.environ.setdefault("RUNTIME__INTERCEPT_SIGNALS", "false")
     place, account = taken_place(options), taken_account(options)
-    memory.bound(place.destination)
+    bound(place.destination)
     for name in ("start_date", "end_date"):
         value = options.pop(name)
         if value is not None:

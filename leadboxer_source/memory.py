@@ -1,4 +1,4 @@
-"""What a load may take of memory where nobody has configured it: least, as long as it costs no time."""
+"""What `leadboxer sync` may take of memory where nobody has configured it: least, as long as it costs no time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _DUCKDB: dict[str, Any] = {
     # what a statement needed goes back to the system before the next one begins
     "allocator_flush_threshold": "1MB",
     "allocator_bulk_deallocation_flush_threshold": "1MB",
+    # enough for 100,000 users, and for what DuckDB can put aside on disk; see `lifted`
+    "memory_limit": "130MB",
 }
-"""No `memory_limit`: DuckDB keeps to it by failing where it cannot go on from disk."""
 
 
 def bound(destination: str) -> None:
@@ -29,14 +30,24 @@ def bound(destination: str) -> None:
     if name not in {provider.name for provider in dlt.config.config_providers}:
         settings: dict[str, Any] = {"data_writer": {"buffer_max_items": _BUFFER_ROWS}}
         if destination == "duckdb" and find_spec("duckdb"):
-            settings["destination"] = {"duckdb": {"credentials": {"global_config": _known_to_duckdb()}}}
+            _leave_out_what_an_older_duckdb_refuses()
+            settings["destination"] = {"duckdb": {"credentials": {"global_config": _DUCKDB}}}
         dlt.config.register_provider(CustomLoaderDocProvider(name, lambda: settings, supports_secrets=False))
 
 
-def _known_to_duckdb() -> dict[str, Any]:
-    """Leaves out what an older DuckDB would refuse."""
+def lifted(failure: BaseException) -> bool:
+    """Takes DuckDB's limit away if it was too low for a load: it fails where it cannot go on from disk.
+
+    Returns:
+        Whether what was read may be loaded now.
+    """
+    return "Out of Memory" in str(failure) and _DUCKDB.pop("memory_limit", None) is not None
+
+
+def _leave_out_what_an_older_duckdb_refuses() -> None:
     import duckdb
 
     with duckdb.connect() as connection:
         known = {name for (name,) in connection.execute("SELECT name FROM duckdb_settings()").fetchall()}
-    return {name: value for name, value in _DUCKDB.items() if name in known}
+    for name in _DUCKDB.keys() - known:
+        del _DUCKDB[name]
