@@ -32,7 +32,8 @@ def bound(destination: str) -> None:
         if destination == "duckdb" and find_spec("duckdb"):
             _leave_out_what_an_older_duckdb_refuses()
             settings["destination"] = {"duckdb": {"credentials": {"global_config": _DUCKDB}}}
-        dlt.config.register_provider(CustomLoaderDocProvider(name, lambda: settings, supports_secrets=False))
+        # dlt refuses a provider without secrets that has anything under `credentials`
+        dlt.config.register_provider(CustomLoaderDocProvider(name, lambda: settings))
 
 
 def lifted(failure: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import dlt
 import pytest
 
 from leadboxer_source import memory
@@ -50,6 +51,15 @@ def test_an_id_is_kept_once_however_often_it_is_listed() -> None:
     [before], [after] = (listing.listed([{"use_id": "".join(["a", "b"])}]) for listing in (first, second))
     assert before.user_id == "ab"
     assert before.user_id is after.user_id
+
+
+def test_a_pipeline_that_names_no_file_still_finds_its_own(account: Desk) -> None:
+    memory.bound("duckdb")
+    pipeline = dlt.pipeline("plain", destination="duckdb", pipelines_dir=str(account.folder / "pipelines"))
+    pipeline.run([{"a": 1}], table_name="plain")
+    with pipeline.sql_client() as client:
+        assert client.execute_sql("SELECT current_setting('threads')") == [(1,)]
+    assert (account.folder / "plain.duckdb").exists()
 
 
 def test_a_limit_that_is_too_low_is_lifted(account: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
