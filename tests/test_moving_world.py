@@ -119,7 +119,7 @@ def test_the_search_finds_a_loss_when_a_rule_is_switched_off(
     assert any(lose(seed, bias) for seed in range(10_000))
 
 
-@pytest.mark.parametrize("list_state", ["snapshot", "live"])
+@pytest.mark.parametrize("list_state", [pytest.param("snapshot", marks=pytest.mark.slow), "live"])
 @pytest.mark.parametrize("max_requests", [None, 25])
 def test_a_quiet_run_after_a_load_in_a_moving_world_equals_the_truth(
     desk: Desk, list_state: Any, max_requests: int | None

@@ -90,7 +90,7 @@ def test_a_lost_working_folder_is_restored_from_the_destination(desk: Desk) -> N
     assert set(desk.requests()) == {"leads"}
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))])
 def test_killed_at_random_moments_it_ends_equal_to_the_truth_and_repeats_a_slice_at_most(desk: Desk, seed: int) -> None:
     dice = random.Random(seed)
     command = [sys.executable, "-c", CHILD, str(desk.folder), desk.server.url, desk.world.site, desk.server.key]
