@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +75,16 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
 
 def load(*arguments: str) -> int:
     return main(["sync", *PLACE, "--json", *arguments])
+
+
+@pytest.mark.usefixtures("account")
+def test_it_tells_the_name_by_which_dlt_knows_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "pipeline" not in shown(capsys)
+    load("--max-requests", "10")
+    [name] = re.findall(r"For dlt this is the pipeline (\w+)\.", shown(capsys))
+    command = [str(Path(sys.executable).with_name("dlt")), "pipeline", name, "info"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "leadboxer" in told
 
 
 def test_it_tells_what_is_covered_and_what_is_missing(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:

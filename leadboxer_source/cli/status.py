@@ -67,6 +67,8 @@ def command(*, as_json: bool, **options: Any) -> None:
     else:
         show(Console(highlight=False), scopes, runs[-_RUNS:], running, now)
         show_plan(Console(highlight=False), plan, kept.get("spent"), scopes, now)
+        if scopes or runs:
+            click.echo(f"\nFor dlt this is the pipeline {pipeline.pipeline_name}.")
 
 
 def scopes_of(state: Mapping[str, Any], kept: Mapping[str, Any], now_ms: int) -> list[Scope]:
