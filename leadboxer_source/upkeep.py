@@ -79,12 +79,16 @@ def forget(pipeline: dlt.Pipeline, user_id: str, **config: Any) -> dict[str, int
         How many rows of each table were deleted.
 
     Raises:
-        ConfigurationInvalid: Nothing was ever loaded with this pipeline, too many people are forgotten already, or the
-            destination cannot delete rows by SQL.
+        ConfigurationInvalid: That is no user id, nothing was ever loaded with this pipeline, too many people are
+            forgotten already, or the destination cannot delete rows by SQL.
         PipelineBusy: Another process is at work with it.
     """
     if not user_id.strip():
         raise ConfigurationInvalid("The user id is empty: copy it from the column user_id of the table users.")
+    if "@" in user_id:
+        raise ConfigurationInvalid(
+            "A person is forgotten by user id, not by e-mail address: `leadboxer profile` with the address shows it."
+        )
     site = _configured(config).site
     with alone(pipeline):
         with _edited_state(pipeline) as state:

@@ -96,7 +96,7 @@ def main() -> None:
         refused = sum(sum(run.refusals.values()) for run in result.runs)
         console.print(
             f"Complete from {instant(covered.lo):%Y-%m-%d} to {instant(covered.hi):%Y-%m-%d %H:%M} UTC; "
-            f"{refused} requests were refused. Another run would ask for the newest page and nothing else.\n"
+            f"refused requests: {refused}. Another run would ask for the newest page and nothing else.\n"
         )
         console.print(as_text(read(sql, somebody(sql.execute_sql))))
     console.print(

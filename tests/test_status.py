@@ -79,7 +79,7 @@ def load(*arguments: str) -> int:
 
 @pytest.mark.usefixtures("account")
 def test_it_tells_the_name_by_which_dlt_knows_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "pipeline" not in shown(capsys)
+    assert "For dlt" not in shown(capsys)
     load("--max-requests", "10")
     [name] = re.findall(r"For dlt this is the pipeline (\w+)\.", shown(capsys))
     command = [str(Path(sys.executable).with_name("dlt")), "pipeline", name, "info"]
@@ -191,7 +191,9 @@ def test_after_a_load_it_shows_the_plan_beside_what_it_took(account: Desk, capsy
 
 
 def test_where_nothing_is_loaded_it_says_what_to_do(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "`leadboxer plan`" in shown(capsys)
+    told = shown(capsys)
+    assert told.startswith("There is no desk.duckdb.\n")
+    assert "`leadboxer plan`" in told
     assert not (account.folder / "desk.duckdb").exists(), "looking makes no file"
     assert status(capsys)["scopes"] == []
 
@@ -202,3 +204,13 @@ def test_a_damaged_journal_is_an_empty_one(account: Desk, capsys: pytest.Capture
     for text in ("{", "[]", '{"plan": {"scope": 1}, "runs": []}'):
         (pipeline / "leadboxer.json").write_text(text)
         assert len(status(capsys)["runs"]) == 1, "the destination knows it"
+
+
+@pytest.mark.usefixtures("account")
+def test_a_run_that_kept_nothing_is_not_taken_for_another_pipelines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", "wrong")
+    assert load() == 5
+    assert "No run of this pipeline has kept anything yet." in shown(capsys)
+    assert "another name" not in shown(capsys)

@@ -112,6 +112,30 @@ def test_a_wrong_date_or_resource_is_told(desk: Desk, wrong: str) -> None:
         resync(desk.pipeline(), "2026-01-01", only=["load_failures"], site=desk.world.site)
 
 
+def test_an_address_is_no_user_id(desk: Desk) -> None:
+    with pytest.raises(ConfigurationInvalid, match="not by e-mail address"):
+        forget(desk.pipeline(), "ada@widgets.example", site=desk.world.site)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_who_was_never_loaded_is_told_and_kept_out(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--db", "desk.duckdb", "--dataset", "lb", "--pipeline", "desk", "--site", desk.world.site]
+    shutil.copytree(desk.folder / "pipelines", desk.folder / "dlt" / "pipelines")
+    assert main(["forget", *place, "17.4"]) == 0
+    assert "No rows of a user 17.4 were found" in capsys.readouterr().out
+    assert main(["resync", *place, "--since", "2020-01-01"]) == 0
+    assert "Run `leadboxer sync --db desk.duckdb --dataset lb --pipeline desk` now." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["forget", "1.2"], ["resync", "--since", "2020-01-01"]])
+def test_a_file_that_is_not_there_is_told_and_not_made(
+    desk: Desk, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--db", "typo.duckdb"]) == 4
+    assert "There is no" in capsys.readouterr().err
+    assert not (desk.folder / "typo.duckdb").exists()
+
+
 def test_a_pipeline_that_loaded_nothing_has_nothing_to_keep_up(desk: Desk) -> None:
     for upkeep in (lambda: resync(desk.pipeline(), "2026-01-01", site=desk.world.site), lambda: forgotten(desk, "1.2")):
         with pytest.raises(ConfigurationInvalid, match="Nothing was ever loaded"):

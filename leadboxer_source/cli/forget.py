@@ -16,7 +16,12 @@ from leadboxer_source.upkeep import forget
 @click.argument("user_id")
 def command(*, user_id: str, site: str | None, **options: Any) -> None:
     """Delete a person from all tables, and keep them out of later loads. Sends no request."""
-    pipeline = taken_place(options).pipeline()
+    pipeline = taken_place(options).loaded_pipeline()
     deleted = forget(pipeline, user_id, **({"site": site} if site else {}))
     told = ", ".join(f"{count} of {table}" for table, count in deleted.items() if count)
-    click.echo(f"Rows deleted: {told or 'none'}. The person is kept out of later loads.")
+    if told:
+        click.echo(f"Rows deleted: {told}. The person is kept out of later loads.")
+    else:
+        click.echo(
+            f"No rows of a user {user_id} were found: is the id right? It is kept out of later loads all the same."
+        )

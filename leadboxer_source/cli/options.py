@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ import dlt
 from dlt.destinations.sql_client import WithSqlClient
 
 from leadboxer_source.errors import ConfigurationInvalid
+
+DATASET = "leadboxer_data"
+"""Where it loads to if nothing else is said: DuckDB cannot tell a dataset from a file of the same name."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -30,7 +34,7 @@ _PLACE = (
         help="Any dlt destination.",
     ),
     click.option("--db", type=click.Path(), help="File of a DuckDB destination.  [default: leadboxer.duckdb]"),
-    click.option("--dataset", default="leadboxer_data", show_default=True, help="Dataset (schema) in the destination."),
+    click.option("--dataset", default=DATASET, show_default=True, help="Dataset (schema) in the destination."),
     click.option("--pipeline", help="Name of the pipeline.  [default: made of where it loads to]"),
 )
 _ACCOUNT = (
@@ -71,6 +75,16 @@ class Place(NamedTuple):
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
         target: Any = dlt.destinations.duckdb(str(path)) if path else self.destination
         return dlt.pipeline(self.name or f"leadboxer_{digest}", destination=target, dataset_name=self.dataset)
+
+    def command(self, name: str) -> str:
+        """Returns how to call a command for this place."""
+        given = {
+            "--destination": self.destination if self.destination != "duckdb" else None,
+            "--db": self.db,
+            "--dataset": self.dataset if self.dataset != DATASET else None,
+            "--pipeline": self.name,
+        }
+        return shlex.join(["leadboxer", name, *(word for item in given.items() if item[1] for word in item if word)])
 
     @contextmanager
     def leaving_no_empty_file(self) -> Iterator[None]:

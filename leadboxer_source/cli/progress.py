@@ -198,7 +198,8 @@ def stopping(report: Report | None, until: float) -> str:
         until: Epoch seconds at which it will be, about.
     """
     owed = report.owed if report and not report.stopped else {}
-    begun = [many(owed[name], noun) for name, noun in (("sessions", "user"), ("events", "session")) if owed.get(name)]
+    begun = [f"{many(owed['sessions'], 'user')} with their sessions"] if owed.get("sessions") else []
+    begun += [many(owed["events"], "session")] if owed.get("events") else []
     told = "keeping what was read"
     if begun:
         minute_after = (until // 60 + 1) * 60

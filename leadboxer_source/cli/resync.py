@@ -17,9 +17,10 @@ from leadboxer_source.upkeep import resync
 @click.option("--only", help="Resources to read again, separated by commas.")
 def command(*, since: str, only: str | None, site: str | None, **options: Any) -> None:
     """Mark what was active since a day as not loaded, so that it is read again. Sends no request."""
-    pipeline = taken_place(options).pipeline()
+    place = taken_place(options)
+    pipeline = place.loaded_pipeline()
     uncovered = resync(pipeline, since, only=names(only), **({"site": site} if site else {}))
     if uncovered:
-        click.echo(f"Read again from {since} on: {', '.join(uncovered)}. Run `leadboxer sync` now.")
+        click.echo(f"Read again from {since} on: {', '.join(uncovered)}. Run `{place.command('sync')}` now.")
     else:
         click.echo(f"Nothing was loaded of {only or 'any resource'} since {since}: there is nothing to read again.")

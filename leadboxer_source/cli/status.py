@@ -60,11 +60,16 @@ def command(*, as_json: bool, **options: Any) -> None:
     kept, running, now = journal.read(), journal.running(), time.time()
     scopes = scopes_of(_state(pipeline, place), kept, int(now * 1000))
     # whoever opens a DuckDB file keeps a load from writing it
-    runs = (None if running else _loaded_runs(pipeline, place)) or [_told_run(run) for run in kept.get("runs", [])]
+    loaded = [] if running else _loaded_runs(pipeline, place)
+    runs = loaded or [_told_run(run) for run in kept.get("runs", [])]
     plan = _plan_of(kept)
     if as_json:
         click.echo(json.dumps(as_dict(scopes, runs, running, plan, kept.get("spent"))))
     else:
+        if place.db and place.file is not None and not place.file.exists():
+            click.echo(f"There is no {place.db}.")
+        if loaded and not scopes:
+            click.echo("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
         show(Console(highlight=False), scopes, runs[-_RUNS:], running, now)
         show_plan(Console(highlight=False), plan, kept.get("spent"), scopes, now)
         if scopes or runs:
@@ -102,12 +107,10 @@ def show(
     now: float,
 ) -> None:
     """Prints what is covered and the last runs."""
-    if not scopes and runs:
-        console.print("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
-    elif not scopes and not running:
+    if not scopes and not runs and not running:
         console.print("Nothing is loaded yet; `leadboxer plan` tells what it would take, `leadboxer sync` begins.")
     elif not scopes:
-        console.print("Nothing is kept yet.")
+        console.print("No run of this pipeline has kept anything yet.\n")
     for scope in scopes:
         _show_scope(console, scope)
     if runs:

@@ -43,11 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults=Faults.mixed(arguments.faults, arguments.seed),
         port=arguments.port,
     )
-    with server:
-        told = {"base_url": server.url, "site": world.site, "api_key": server.key}
-        lines = [f"{name:<9}{value}" for name, value in told.items()]
-        print(json.dumps(told) if arguments.json else "\n".join(lines), flush=True)
-        _live(server, world, arguments.live, stopped)
+    try:
+        server.start()
+    except OSError as error:
+        print(f"leadboxer sandbox: Port {arguments.port} cannot be had: {error}; name another.", file=sys.stderr)
+        return 1
+    told = {"base_url": server.url, "site": world.site, "api_key": server.key}
+    lines = [f"{name:<9}{value}" for name, value in told.items()]
+    print(json.dumps(told) if arguments.json else "\n".join(lines), flush=True)
+    _live(server, world, arguments.live, stopped)
+    server.stop()
     return 0
 
 
