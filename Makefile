@@ -51,7 +51,7 @@ demo: $(INSTALLED) ## Load a simulated LeadBoxer into a local DuckDB file
 	$(BIN)/python pipelines/demo.py
 
 test: $(INSTALLED) ## Run the tests, with branch coverage at the end
-	$(BIN)/python -m slipcover -m pytest -n $(WORKERS) -m "not slow and not servers and not warehouses and not orchestrators" $(TESTS)
+	$(BIN)/python -W "ignore:Unable to activate pytest:RuntimeWarning" -m slipcover -m pytest -n $(WORKERS) -m "not slow and not servers and not warehouses and not orchestrators" $(TESTS)
 
 test-servers: $(INSTALLED) ## Run the tests that need PostgreSQL, Redis or a browser (`make servers` installs them)
 	$(BIN)/python -m pytest -n $(WORKERS) -m servers $(TESTS)

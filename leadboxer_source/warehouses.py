@@ -34,6 +34,9 @@ SNOWFLAKE_CLUSTERED = {
 }
 """Columns that Snowflake clusters by. Not users: they change everywhere, and to keep them sorted would cost most."""
 
+_HINTED = ("bigquery", "snowflake", "filesystem")
+"""Where it matters which hints a table has. To find out takes some milliseconds a table."""
+
 _KEEPS_JSON = {"bigquery": "jsonl", "snowflake": "jsonl"}
 """Formats that JSON columns survive. As Parquet they fail in BigQuery and become text in Snowflake; dlt itself chooses
 Parquet for BigQuery when files are staged in a bucket."""
@@ -55,9 +58,9 @@ def suit(source: DltSource) -> None:
     source.schema.update_table(new_table(PIPELINE_STATE_TABLE_NAME, columns=[_ROW_ID]))
     for name in TABLES.keys() & source.selected_resources.keys():
         resource = source.selected_resources[name]
-        hints = _hints(resource)
+        hints = _hints(resource) if kind in _HINTED else {}
         columns = cast("dict[str, Any]", hints.get("columns", {})).values()
-        wanted = file_format(kind, hints.get("file_format"))
+        wanted = file_format(kind, cast("dict[str, Any]", resource._hints or {}).get("file_format"))
         if wanted is not None:
             resource.apply_hints(file_format=wanted)
         if kind == "bigquery" and name in BIGQUERY_CLUSTERED and not _bigquery_hinted(hints):

@@ -140,7 +140,7 @@ USAGE: list[tuple[list[str], int, str]] = [
     (["sync", "--db", "missing/a.duckdb"], 4, "does not exist: make it"),
     (["sync", "--db", "folder"], 4, "is a folder: name a file"),
     (["sync", "--db", "text"], 4, "is no DuckDB file"),
-    (["resync", "--since", "2026-01-01", "--db", "none.duckdb"], 4, "Nothing was ever loaded from LeadBoxer"),
+    (["resync", "--since", "2026-01-01", "--db", "none.duckdb"], 4, "run `leadboxer sync` first"),
     (["profile", "1.2", "--db", "none.duckdb"], 4, "run `leadboxer sync` first"),
 ]
 
@@ -374,6 +374,9 @@ def test_the_documentation_lists_what_the_tests_see_and_nothing_else() -> None:
         "No loaded user has this id",
         "No loaded user has this e-mail address",
         "Several users have this e-mail address",
+        # tests/test_upkeep.py
+        "Nothing was ever loaded from LeadBoxer",
+        "A person is forgotten by user id, not by e-mail address",
     ]
     for message in documented():
         longest = max(message.split("..."), key=len).strip(" .:;()[]")

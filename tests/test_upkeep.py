@@ -138,7 +138,7 @@ def test_a_file_that_is_not_there_is_told_and_not_made(
 
 def test_a_pipeline_that_loaded_nothing_has_nothing_to_keep_up(desk: Desk) -> None:
     for upkeep in (lambda: resync(desk.pipeline(), "2026-01-01", site=desk.world.site), lambda: forgotten(desk, "1.2")):
-        with pytest.raises(ConfigurationInvalid, match="Nothing was ever loaded"):
+        with pytest.raises(ConfigurationInvalid, match="Nothing was ever loaded from LeadBoxer"):
             upkeep()
 
 
