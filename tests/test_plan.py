@@ -103,7 +103,7 @@ def test_a_listing_of_many_pages_a_day_is_counted_with_its_second_pass(desk: Des
     assert users_only.requests["leads"] == pytest.approx(desk.requests()["leads"], rel=CLOSE)
 
 
-@pytest.mark.parametrize(("users", "sessions_per_user"), [(150, 1.5), (200, 3)])
+@pytest.mark.parametrize(("users", "sessions_per_user"), [(150, 1.5), (100, 3)])
 def test_the_load_then_takes_as_many_requests_and_hours(desk: Desk, users: int, sessions_per_user: float) -> None:
     desk.with_world(
         World(seed=3, users=users, days=90, now_ms=NOW_MS, sessions_per_user=sessions_per_user), rate_limit="10/minute"

@@ -59,7 +59,7 @@ def test_a_token_that_dies_between_two_pages_loses_nobody(desk: Desk, expired: A
     desk.assert_equal_to_truth()
 
 
-@pytest.mark.parametrize("page_size", [1, 2, 5])
+@pytest.mark.parametrize("page_size", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("token_style", ["changing", "constant"])
 def test_a_list_that_shifts_while_it_is_paged_loses_nobody(desk: Desk, page_size: int, token_style: Any) -> None:
     desk.reading(list_state="live", max_limit=page_size, token_style=token_style)
