@@ -58,6 +58,11 @@ class Place(NamedTuple):
         """The file of a DuckDB destination."""
         return Path(self.db or "leadboxer.duckdb").absolute() if self.destination == "duckdb" else None
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a DuckDB file that is not there: whoever opened it would make it."""
+        return self.file is not None and not self.file.exists()
+
     def pipeline(self) -> dlt.Pipeline:
         """Returns the pipeline of this place; each place has its own, as what is covered there differs.
 
@@ -78,22 +83,23 @@ class Place(NamedTuple):
 
     def command(self, name: str) -> str:
         """Returns how to call a command for this place."""
-        given = {
-            "--destination": self.destination if self.destination != "duckdb" else None,
-            "--db": self.db,
-            "--dataset": self.dataset if self.dataset != DATASET else None,
-            "--pipeline": self.name,
-        }
-        return shlex.join(["leadboxer", name, *(word for item in given.items() if item[1] for word in item if word)])
+        options = (
+            ("--destination", self.destination, "duckdb"),
+            ("--db", self.db, None),
+            ("--dataset", self.dataset, DATASET),
+            ("--pipeline", self.name, None),
+        )
+        given = [word for option, value, default in options if value and value != default for word in (option, value)]
+        return shlex.join(["leadboxer", name, *given])
 
     @contextmanager
     def leaving_no_empty_file(self) -> Iterator[None]:
-        """Takes away the DuckDB file that was made meanwhile if it came to hold nothing: whoever opens one makes it."""
-        was_there = self.file is None or self.file.exists()
+        """Takes away the DuckDB file that was made meanwhile if it came to hold nothing."""
+        was_missing = self.is_missing
         try:
             yield
         finally:
-            if self.file is not None and not was_there and self.file.exists() and not self._has_dataset():
+            if self.file is not None and was_missing and not self.is_missing and not self._has_dataset():
                 for file in (self.file, self.file.with_name(f"{self.file.name}.wal")):
                     file.unlink(missing_ok=True)
 
@@ -108,8 +114,7 @@ class Place(NamedTuple):
             ConfigurationInvalid: There is no such DuckDB file.
         """
         pipeline = self.pipeline()
-        # opening a DuckDB file that is not there would make one
-        if self.file is not None and not self.file.exists():
+        if self.is_missing:
             raise ConfigurationInvalid(f"There is no {self.file}: run `leadboxer sync` first, or name it with --db.")
         if not pipeline.schema_names:
             pipeline.sync_destination()

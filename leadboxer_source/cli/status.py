@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -66,7 +65,7 @@ def command(*, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(as_dict(scopes, runs, running, plan, kept.get("spent"))))
     else:
-        if place.db and place.file is not None and not place.file.exists():
+        if place.db and place.is_missing:
             click.echo(f"There is no {place.db}.")
         if loaded and not scopes:
             click.echo("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
@@ -261,21 +260,16 @@ def as_dict(
 def _state(pipeline: dlt.Pipeline, place: Place) -> Mapping[str, Any]:
     """The pipeline's state: what is on this machine, else what the destination keeps."""
     state: Mapping[str, Any] = pipeline.state
-    if not state.get("sources") and _can_be_opened(place):
+    if not state.get("sources") and not place.is_missing:
         with suppress(Exception):  # a destination that cannot be reached has nothing to tell
             pipeline.sync_destination()
             state = pipeline.state
     return state
 
 
-def _can_be_opened(place: Place) -> bool:
-    """Opening a DuckDB file that is not there would make one."""
-    return place.destination != "duckdb" or Path(place.db or "leadboxer.duckdb").exists()
-
-
 def _loaded_runs(pipeline: dlt.Pipeline, place: Place) -> list[dict[str, Any]]:
     """The last runs as the destination knows them, also those of other machines; none if it cannot be read."""
-    if not _can_be_opened(place):
+    if place.is_missing:
         return []
     with suppress(Exception), pipeline.sql_client() as sql:  # locked, unreachable, or loaded by an older version
         names = ("run_id", "resource", "started_at", "ended_at", "stopped", "rows_read", "failures", *_FIGURES)
