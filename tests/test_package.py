@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,14 @@ def test_the_sandbox_command_serves_and_stops() -> None:
         assert '"base_url"' in server.stdout.readline()
         server.terminate()
         assert server.wait(timeout=20) == 0
+
+
+def test_the_sandbox_command_tells_a_taken_port() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [str(Path(sys.executable).with_name("leadboxer")), "sandbox", "--users", "5", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"leadboxer sandbox: Port {port} cannot be had")

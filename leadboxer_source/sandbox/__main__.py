@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from random import Random
 from typing import Any
 
@@ -43,16 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         faults=Faults.mixed(arguments.faults, arguments.seed),
         port=arguments.port,
     )
-    try:
-        server.start()
-    except OSError as error:
-        print(f"leadboxer sandbox: Port {arguments.port} cannot be had: {error}; name another.", file=sys.stderr)
-        return 1
-    told = {"base_url": server.url, "site": world.site, "api_key": server.key}
-    lines = [f"{name:<9}{value}" for name, value in told.items()]
-    print(json.dumps(told) if arguments.json else "\n".join(lines), flush=True)
-    _live(server, world, arguments.live, stopped)
-    server.stop()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(server)
+        except OSError as error:
+            print(f"leadboxer sandbox: Port {arguments.port} cannot be had: {error}; name another.", file=sys.stderr)
+            return 1
+        told = {"base_url": server.url, "site": world.site, "api_key": server.key}
+        lines = [f"{name:<9}{value}" for name, value in told.items()]
+        print(json.dumps(told) if arguments.json else "\n".join(lines), flush=True)
+        _live(server, world, arguments.live, stopped)
     return 0
 
 
