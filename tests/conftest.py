@@ -136,6 +136,12 @@ class Desk:
         }
         return leadboxer_source(**{**given, **settings})
 
+    def configure(self, patch: pytest.MonkeyPatch, **more: str) -> None:
+        """Puts the account, and more settings, into the environment."""
+        account = {"site": self.world.site, "api_key": self.server.key, "base_url": self.server.url}
+        for name, value in {**account, **more}.items():
+            patch.setenv(f"SOURCES__LEADBOXER__{name.upper()}", value)
+
     def pipeline(self, name: str = "desk", dataset: str | None = None) -> dlt.Pipeline:
         return dlt.pipeline(
             name,

@@ -20,9 +20,7 @@ NAMES = ["address", "key", "dataset", "permission", "clock", "rate limit", "dest
 @pytest.fixture
 def checked(desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Runs the command as JSON; returns its exit code and the findings by name."""
-    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
-    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
-    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
+    desk.configure(monkeypatch)
     desk.server._clock = __import__("time").time
 
     def run(*arguments: str) -> tuple[int, dict[str, Any]]:

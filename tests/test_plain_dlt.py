@@ -17,6 +17,7 @@ from dlt.extract.reference import SourceReference
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from leadboxer_source import leadboxer_source
+from leadboxer_source.cli import main
 from leadboxer_source.tables import TABLES
 from tests.conftest import Desk
 
@@ -34,11 +35,7 @@ def test_building_the_source_needs_no_network(desk: Desk, monkeypatch: pytest.Mo
 
 
 def test_configuration_comes_from_the_environment(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
-    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
-    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
-    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
-    monkeypatch.setenv("SOURCES__LEADBOXER__PROMOTE", '["Customer ID"]')
+    desk.configure(monkeypatch, rate_limit="unlimited", promote='["Customer ID"]')
     desk.pipeline().run(leadboxer_source(clock=desk.clock))
     desk.assert_equal_to_truth()
 
@@ -119,6 +116,16 @@ def test_what_the_destination_refuses_is_not_claimed(desk: Desk, then: str) -> N
     desk.assert_equal_to_truth()
 
 
+def test_the_command_goes_on_where_a_pipeline_of_the_readme_was(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.configure(monkeypatch, rate_limit="unlimited")
+    dlt.pipeline("leadboxer", destination="duckdb", dataset_name="leadboxer_data").run(
+        leadboxer_source(clock=desk.clock)
+    )
+    desk.server.clear_requests()
+    assert main(["sync", "--pipeline", "leadboxer", "--json"]) == 0
+    assert set(desk.requests()) == {"leads"}
+
+
 def test_one_source_can_be_run_twice(desk: Desk) -> None:
     source, pipeline = desk.source(), desk.pipeline()
     pipeline.run(source)
@@ -147,10 +154,7 @@ def test_tables_join_over_their_declared_references(desk: Desk) -> None:
 
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_a_reference_finds_the_source(desk: Desk, reference: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
-    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
-    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
-    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
+    desk.configure(monkeypatch, rate_limit="unlimited")
     given = {"clock": desk.clock, "limiter_store": ":memory:"}
     source = SourceReference.from_reference(reference, source_kwargs=given)
     assert (source.name, source.section) == ("leadboxer", "leadboxer")

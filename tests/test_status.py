@@ -37,11 +37,7 @@ sys.stdin.read()
 def account(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A dataset of today, as the command line knows no other clock than the machine's."""
     desk.with_world(World(seed=5, users=40, days=20, now_ms=int(time.time() * 1000)), clock=time.time)
-    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
-    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
-    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
-    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
-    monkeypatch.setenv("SOURCES__LEADBOXER__CHUNK_SIZE", "5")
+    desk.configure(monkeypatch, rate_limit="unlimited", chunk_size="5")
     monkeypatch.setenv("COLUMNS", "80")
     return desk
 

@@ -306,8 +306,7 @@ def test_the_command_line_does_both(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     desk.with_world(World(seed=5, users=8, days=3, now_ms=NOW_MS))
-    for name, value in {"SITE": desk.world.site, "API_KEY": desk.server.key, "BASE_URL": desk.server.url}.items():
-        monkeypatch.setenv(f"SOURCES__LEADBOXER__{name}", value)
+    desk.configure(monkeypatch)
     place = ["--db", str(desk.folder / "desk.duckdb"), "--dataset", "lb"]
     assert main(["sync", *place, "--rate-limit", "unlimited"]) in (0, 3)
     assert main(["resync", *place, "--since", "2026-11-01", "--only", "events,properties"]) == 0
