@@ -8,20 +8,13 @@ from typing import Any
 
 from benchmarks.servers import measure, sandbox
 from benchmarks.table import Figure, seconds
+from leadboxer_source.memory import BUFFER_ROWS, DUCKDB
 
 _TARGET_MB = 400
 
 _BOUNDED = {
-    "DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG": json.dumps(
-        {
-            "threads": 1,
-            "enable_external_file_cache": False,
-            "allocator_flush_threshold": "1MB",
-            "allocator_bulk_deallocation_flush_threshold": "1MB",
-            "memory_limit": "130MB",
-        }
-    ),
-    "DATA_WRITER__BUFFER_MAX_ITEMS": "1000",
+    "DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG": json.dumps(DUCKDB),
+    "DATA_WRITER__BUFFER_MAX_ITEMS": str(BUFFER_ROWS),
 }
 """What docs/recipes.md advises for a small machine."""
 

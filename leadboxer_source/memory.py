@@ -8,10 +8,10 @@ from typing import Any
 import dlt
 from dlt.common.configuration.providers import CustomLoaderDocProvider
 
-_BUFFER_ROWS = 1_000
+BUFFER_ROWS = 1_000
 """dlt's own 5,000 rows of more than a hundred columns are most of what it holds while it extracts and normalizes."""
 
-_DUCKDB: dict[str, Any] = {
+DUCKDB: dict[str, Any] = {
     # each thread fills a row group of its own, of 122,880 rows; a load is no faster with two
     "threads": 1,
     # a file is read once
@@ -24,14 +24,18 @@ _DUCKDB: dict[str, Any] = {
 }
 
 
+_given: dict[str, Any] = {}
+"""Those of them that dlt finds, by and by: empty where nothing is bound."""
+
+
 def bound(destination: str) -> None:
     """Lets dlt find these settings after all others, so that any of your own replaces its like."""
+    settings: dict[str, Any] = {"data_writer": {"buffer_max_items": BUFFER_ROWS}}
+    if destination == "duckdb" and find_spec("duckdb"):
+        _given.update(_known_to_duckdb())
+        settings["destination"] = {"duckdb": {"credentials": {"global_config": _given}}}
     name = f"leadboxer sync to {destination}"
     if name not in {provider.name for provider in dlt.config.config_providers}:
-        settings: dict[str, Any] = {"data_writer": {"buffer_max_items": _BUFFER_ROWS}}
-        if destination == "duckdb" and find_spec("duckdb"):
-            _leave_out_what_an_older_duckdb_refuses()
-            settings["destination"] = {"duckdb": {"credentials": {"global_config": _DUCKDB}}}
         # dlt refuses a provider without secrets that has anything under `credentials`
         dlt.config.register_provider(CustomLoaderDocProvider(name, lambda: settings))
 
@@ -42,13 +46,13 @@ def lifted(failure: BaseException) -> bool:
     Returns:
         Whether what was read may be loaded now.
     """
-    return "Out of Memory" in str(failure) and _DUCKDB.pop("memory_limit", None) is not None
+    return "Out of Memory" in str(failure) and _given.pop("memory_limit", None) is not None
 
 
-def _leave_out_what_an_older_duckdb_refuses() -> None:
+def _known_to_duckdb() -> dict[str, Any]:
+    """Leaves out what an older DuckDB would refuse."""
     import duckdb
 
     with duckdb.connect() as connection:
         known = {name for (name,) in connection.execute("SELECT name FROM duckdb_settings()").fetchall()}
-    for name in _DUCKDB.keys() - known:
-        del _DUCKDB[name]
+    return {name: value for name, value in DUCKDB.items() if name in known}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import dlt
 import pytest
+import tomlkit
 
 from leadboxer_source import memory
 from leadboxer_source.cli import main
@@ -19,10 +21,7 @@ from tests.conftest import Desk
 @pytest.fixture
 def account(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     desk.with_world(World(seed=5, users=5, days=3, now_ms=int(time.time() * 1000)), clock=time.time)
-    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
-    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
-    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
-    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
+    desk.configure(monkeypatch, rate_limit="unlimited")
     return desk
 
 
@@ -45,6 +44,13 @@ def test_settings_of_your_own_go_before(monkeypatch: pytest.MonkeyPatch) -> None
     assert duckdb_settings_of_a_sync("threads", "memory_limit", "enable_external_file_cache") == [2, "300.0 MiB", True]
 
 
+def test_the_recipe_for_a_pipeline_of_your_own_is_what_the_command_does() -> None:
+    recipe = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text().split("## Run on a small machine")[1]
+    told = tomlkit.parse(recipe.split("```toml")[1].split("```")[0]).unwrap()
+    assert told["destination"]["duckdb"]["credentials"]["global_config"] == memory.DUCKDB
+    assert told["data_writer"] == {"buffer_max_items": memory.BUFFER_ROWS}
+
+
 def test_an_id_is_kept_once_however_often_it_is_listed() -> None:
     ids: dict[str, str] = {}
     first, second = Listing(Stretch(0, 9), ids), Listing(Stretch(0, 9), ids)
@@ -63,9 +69,9 @@ def test_a_pipeline_that_names_no_file_still_finds_its_own(account: Desk) -> Non
 
 
 def test_a_limit_that_is_too_low_is_lifted(account: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(memory._DUCKDB, "memory_limit", "8MB")
+    monkeypatch.setitem(memory.DUCKDB, "memory_limit", "8MB")
     assert main(["sync", "--db", "desk.duckdb", "--dataset", "lb"]) in {0, 3}
-    assert "memory_limit" not in memory._DUCKDB
+    assert "memory_limit" not in memory._given
     account.assert_equal_to_truth()
     assert account.requests()["sessions"] == 5, "what was read is not read again"
 
@@ -74,7 +80,7 @@ def test_a_limit_that_is_too_low_is_lifted(account: Desk, monkeypatch: pytest.Mo
 def test_a_limit_of_your_own_is_kept_and_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(memory._DUCKDB, "memory_limit", "8MB")
+    monkeypatch.setitem(memory.DUCKDB, "memory_limit", "8MB")
     monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS__GLOBAL_CONFIG", '{"threads": 1, "memory_limit": "8MB"}')
     assert main(["sync", "--db", "desk.duckdb", "--dataset", "lb", "--json"]) == 1
     assert "raise memory_limit" in capsys.readouterr().err.splitlines()[-1]
