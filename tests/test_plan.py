@@ -103,7 +103,9 @@ def test_a_listing_of_many_pages_a_day_is_counted_with_its_second_pass(desk: Des
     assert users_only.requests["leads"] == pytest.approx(desk.requests()["leads"], rel=CLOSE)
 
 
-@pytest.mark.parametrize(("users", "sessions_per_user"), [(150, 1.5), (100, 3)])
+@pytest.mark.parametrize(
+    ("users", "sessions_per_user"), [(150, 1.5), (100, 3), pytest.param(400, 3, marks=pytest.mark.slow)]
+)
 def test_the_load_then_takes_as_many_requests_and_hours(desk: Desk, users: int, sessions_per_user: float) -> None:
     desk.with_world(
         World(seed=3, users=users, days=90, now_ms=NOW_MS, sessions_per_user=sessions_per_user), rate_limit="10/minute"
@@ -178,9 +180,7 @@ def test_a_start_in_the_future_cannot_be_planned(desk: Desk) -> None:
 def test_the_command_prints_requests_hours_and_how_sure_it_is(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", desk.world.site)
-    monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", desk.server.key)
-    monkeypatch.setenv("SOURCES__LEADBOXER__BASE_URL", desk.server.url)
+    desk.configure(monkeypatch)
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["plan"]) == 0
     told = capsys.readouterr().out

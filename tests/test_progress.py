@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -82,15 +84,26 @@ def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
     assert describe(one, 1, NOW_MS / 1000).startswith("slice 1: 1 user, 1 session, 700 events, 1 request, ")
 
 
-def planned(**told: object) -> Plan:
+def planned(**told: Any) -> Plan:
     """100 users, and 300 visits of theirs, in each of the hundred days."""
     days = [Stretch(NOW_MS - (day + 1) * DAY_MS, NOW_MS - day * DAY_MS) for day in range(100)]
-    made = {"scope": "site", "made_ms": NOW_MS, "since_ms": NOW_MS - 100 * DAY_MS, "rate_limit": (10, 60.0)}
     guessed = Estimate("everything", "", 10_000, {"leads": 60, "sessions": 10_000, "events": 30_000}, 180_000.0)
-    counts: dict[str, object] = {"spent": 10, "page_size": 500, "estimates": [guessed], "listed_users": 0}
-    rest = {"listed_ms": 0, "span_ms": 100 * DAY_MS, "doubt": 0.1, "visits_told": True}
-    pieces = [(*day, 100.0, 300.0) for day in days]
-    return Plan(**{**made, **counts, **rest, "pieces": pieces, **told})  # type: ignore[arg-type]
+    made = Plan(
+        scope="site",
+        made_ms=NOW_MS,
+        since_ms=NOW_MS - 100 * DAY_MS,
+        rate_limit=(10, 60.0),
+        spent=10,
+        page_size=500,
+        estimates=[guessed],
+        listed_users=0,
+        listed_ms=0,
+        span_ms=100 * DAY_MS,
+        doubt=0.1,
+        visits_told=True,
+        pieces=[(*day, 100.0, 300.0) for day in days],
+    )
+    return replace(made, **told)
 
 
 def test_what_is_done_is_work_not_time() -> None:
