@@ -104,6 +104,9 @@ MAX_FORGOTTEN = 2_000
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 """Time-outs of one request. Without them a silent server holds a run for ever."""
 
+BODY_SECONDS = 300.0
+"""How long a body may take to arrive. Without it a server that sends a byte now and then does the same."""
+
 IN_PROCESS_ONLY = ":memory:"
 """The limiter's store that nobody shares."""
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
+from io import BytesIO
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import orjson
 import requests
+import urllib3.exceptions
 from dlt.sources.helpers.requests.session import Session
 from dlt.sources.helpers.rest_client.auth import APIKeyAuth
 from requests.adapters import HTTPAdapter
@@ -27,6 +30,8 @@ from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.pace import Pace, positive, told_by
 from leadboxer_source.settings import Settings
 from leadboxer_source.stores import store_of
+
+_PIECE_BYTES = 65_536
 
 
 class Reply(NamedTuple):
@@ -42,6 +47,28 @@ class _Failed(Exception):
     def __init__(self, reason: str, *, foreign: bool = False, wait_seconds: float | None = None) -> None:
         super().__init__(reason)
         self.reason, self.foreign, self.wait_seconds = reason, foreign, wait_seconds
+
+
+class _TimelyAdapter(HTTPAdapter):
+    """Gives a body as a whole only so long to arrive: to a read time-out each byte is a new beginning."""
+
+    def send(self, *args: Any, **options: Any) -> requests.Response:
+        response = super().send(*args, **options)
+        late, body = time.monotonic() + settings.BODY_SECONDS, BytesIO()
+        try:
+            while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+                body.write(piece)
+                if time.monotonic() > late:
+                    raise requests.exceptions.ReadTimeout
+        except urllib3.exceptions.ReadTimeoutError:
+            raise requests.exceptions.ReadTimeout from None
+        except urllib3.exceptions.HTTPError:
+            raise requests.exceptions.ConnectionError from None
+        finally:
+            response.raw.close()
+        body.seek(0)
+        response.raw = body
+        return response
 
 
 class Transport:
@@ -64,7 +91,7 @@ class Transport:
         environment = self._session.merge_environment_settings(config.base_url, {}, None, None, None)
         self._session.proxies, self._session.verify = environment["proxies"], environment["verify"]
         self._session.trust_env = False
-        adapter = HTTPAdapter(pool_maxsize=4 * settings.LANE_WORKERS)
+        adapter = _TimelyAdapter(pool_maxsize=4 * settings.LANE_WORKERS)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         self._retrying = Retrying(

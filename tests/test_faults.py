@@ -49,6 +49,7 @@ FAULTS = {
     "empty_body": "Empty body",
     "wrong_type": "Wrong content type",
     "slow_drip": "A body that drips",
+    "endless_drip": "A body that drips for too long",
     "redirect_other_host": "301 to another host",
     "400": "400",
     "401": "401",
@@ -65,8 +66,9 @@ class Bench:
     """A small world over real HTTP, a clock that jumps, and a destination in memory."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, users: int = 6) -> None:
-        # a real second, so that a time-out is one
+        # real seconds, so that a time-out is one
         monkeypatch.setattr(settings, "READ_SECONDS", 1.0)
+        monkeypatch.setattr(settings, "BODY_SECONDS", 1.0)
         clock = HandClock()
         world = World(seed=3, users=users, days=2, now_ms=clock.now_ms)
         self.server = Sandbox(world, profile=Profile(max_limit=2), rate_limit=None, clock=clock.time)

@@ -31,6 +31,7 @@ READINGS: list[dict[str, Any]] = [
     {"children_order": "oldest"},
     {"session_times": "start_only"},
     {"unknown_lead": "empty", "merged_lead": "winner"},
+    {"compressed": True},
 ]
 
 

@@ -16,7 +16,7 @@ RETRYABLE = (
 NAMES = frozenset(
     {
         *RETRYABLE, "429_bare", "429_zero", "429_negative", "429_absurd", "daily_quota", "400", "401", "402", "403",
-        "404", "timeout_after", "wrong_type", "redirect_other_host",
+        "404", "timeout_after", "endless_drip", "wrong_type", "redirect_other_host",
     }
 )  # fmt: skip
 """Every fault the server can make."""
@@ -28,7 +28,7 @@ class Faults:
     Args:
         rates: Probability of each fault.
         seed: The same seed meets the same requests.
-        hang_s: Seconds that a `timeout_after` hangs before the connection is reset.
+        hang_s: Seconds that a `timeout_after` hangs before the connection is reset, and an `endless_drip` drips.
         endpoints: Endpoints that meet faults by chance; all if not given.
     """
 

@@ -35,6 +35,7 @@ class Profile:
         merged_lead: The answer to a lead that was merged into another.
         retry_after_header: Whether a 429 has a `Retry-After` header.
         daily_quota: Requests a day for each key and endpoint.
+        compressed: Whether answers come gzipped.
     """
 
     envelope: Literal["v1", "legacy", "nested"] = "v1"
@@ -61,3 +62,4 @@ class Profile:
     merged_lead: Literal["404", "empty", "winner"] = "404"
     retry_after_header: bool = False
     daily_quota: int | None = None
+    compressed: bool = False

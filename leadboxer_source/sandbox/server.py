@@ -286,12 +286,15 @@ class Sandbox:
         if request.fault == "wrong_type":
             headers["Content-Type"] = "text/plain"
         body = answer.body[: len(answer.body) // 2] if request.fault == "torn_json" else answer.body
-        if request.fault in {"cut_body", "slow_drip"}:
-            return await self._drip(http, answer, headers, cut=request.fault == "cut_body")
-        return web.Response(status=answer.status, body=body, headers=headers)
+        if request.fault in {"cut_body", "slow_drip", "endless_drip"}:
+            return await self._drip(http, answer, headers, request.fault)
+        response = web.Response(status=answer.status, body=body, headers=headers)
+        if self.profile.compressed:
+            response.enable_compression(web.ContentCoding.gzip)
+        return response
 
     async def _drip(
-        self, http: web.BaseRequest, answer: Answer, headers: dict[str, str], *, cut: bool
+        self, http: web.BaseRequest, answer: Answer, headers: dict[str, str], fault: str
     ) -> web.StreamResponse:
         response = web.StreamResponse(
             status=answer.status, headers={**headers, "Content-Length": str(len(answer.body))}
@@ -299,10 +302,10 @@ class Sandbox:
         await response.prepare(http)
         size = max(1, len(answer.body) // 4)
         pieces = [answer.body[start : start + size] for start in range(0, len(answer.body), size)]
-        for piece in pieces[:2] if cut else pieces:
+        for piece in pieces[:2] if fault == "cut_body" else pieces:
             await response.write(piece)
-            await asyncio.sleep(0.002)
-        if cut and http.transport is not None:
+            await asyncio.sleep(self.faults.hang_s / len(pieces) if fault == "endless_drip" else 0.002)
+        if fault == "cut_body" and http.transport is not None:
             http.transport.abort()
         return response
 
