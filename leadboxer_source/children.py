@@ -288,8 +288,7 @@ class Children:
         named = [record for record in records if identifier(record, "session_id")]
         # what was set aside lies inside coverage and is owed all the same
         covered = () if user_id in self._again else self._covered_events
-        unread = {_browser(other) for other in self.set_aside[SESSIONS]}
-        owed = owed_sessions(named, covered, unread) if self._with_events else set()
+        owed = owed_sessions(named, covered, self._trusted(user_id)) if self._with_events else set()
         for record in named:
             row = self._shapes.session(record, user_id, read_at)
             if row["user_id"] in self._forgotten:
@@ -302,6 +301,15 @@ class Children:
             rows.append(row)
         return rows
 
+    def _trusted(self, user_id: str) -> set[str | None] | None:
+        """The browsers of a user whose sessions are loaded where coverage says so; `None` for all.
+
+        While somebody is set aside, only the user's own: the others may have come from whom nobody could read, or from
+        whoever had become part of them before.
+        """
+        unread = self.set_aside[SESSIONS]
+        return {_browser(user_id)} - {None, *map(_browser, unread)} if unread else None
+
     def _event_rows(self, session_id: str, user_id: str | None, records: list[Record]) -> Rows:
         rows = self._shapes.events(records, session_id, user_id, self._reading.stamp())
         return [row for row in rows if row["user_id"] not in self._forgotten]
@@ -311,20 +319,19 @@ class Children:
 
 
 def owed_sessions(
-    sessions: Sequence[Record], covered: Sequence[Stretch], unread: Collection[str | None] = ()
+    sessions: Sequence[Record], covered: Sequence[Stretch], trusted: Collection[str | None] | None = None
 ) -> set[str]:
     """Returns the ids of those sessions of one user whose events are not loaded.
 
     A session is loaded if its last activity is covered. It is loaded as well, although it may lie before all coverage,
     if a later session of the same browser is covered: whoever is read is read whole. Ids of one browser end alike
-    (`<start>.<browser>`); sessions that came in with a merge end otherwise and are judged by themselves. Coverage says
-    nothing about the `unread` browsers, of users who could not be read: such a user may by now be part of another.
+    (`<start>.<browser>`); sessions that came in with a merge end otherwise and are judged by themselves. Where not all
+    browsers are `trusted`, coverage says nothing about the others.
     """
     newest_loaded: dict[str, int] = {}
     for session in sessions:
         last, browser = last_activity_ms(session), _browser(str(session["session_id"]))
-        is_unread = bool(unread) and (browser is None or browser in unread)
-        if last is not None and covers(covered, last) and not is_unread:
+        if last is not None and covers(covered, last) and (trusted is None or browser in trusted):
             key = browser or str(session["session_id"])
             newest_loaded[key] = max(last, newest_loaded.get(key, last))
     owed = set()

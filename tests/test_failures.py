@@ -123,6 +123,22 @@ def test_somebody_who_was_set_aside_and_then_merged_away_is_loaded_as_part_of_th
     desk.assert_equal_to_truth()
 
 
+def test_what_somebody_who_was_set_aside_had_taken_in_before_comes_with_them_to_the_other(desk: Desk) -> None:
+    desk.with_world(World(seed=5, users=5, days=3, now_ms=NOW_MS))
+    winner, _, _, unread, loser = desk.world.user_ids()
+    desk.world.merge(unread, loser, desk.now_ms)
+    desk.server.faults.poison(loser, "400")
+    desk.clock.advance(600)
+    assert desk.load().complete
+    desk.clock.advance(600)
+    desk.world.merge(loser, winner, desk.now_ms)
+    desk.server.faults.heal(loser)
+    desk.clock.advance(600)
+    assert desk.load().complete
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
+    desk.assert_equal_to_truth()
+
+
 def test_at_any_number_of_failures_the_state_stays_bounded_and_nothing_is_lost(monkeypatch: Any) -> None:
     monkeypatch.setattr("leadboxer_source.settings.MAX_SET_ASIDE", 10)
     machine = InMemoryMachine()
