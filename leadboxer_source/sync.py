@@ -104,7 +104,7 @@ def _until_covered(
     while True:
         minutes_left = None if max_minutes is None else max_minutes - (time.monotonic() - started) / 60
         requests_left = None if max_requests is None else max_requests - sum(result.requests.values())
-        if result.runs and ((minutes_left or 1) <= 0 or (requests_left or 1) <= 0):
+        if result.runs and any(left is not None and left <= 0 for left in (minutes_left, requests_left)):
             return result
         report = _run(
             pipeline,

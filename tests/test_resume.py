@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from leadboxer_source import sync
 from leadboxer_source.sandbox import World
 from tests.conftest import NOW_MS, Desk
 
@@ -121,3 +122,12 @@ def test_limits_closed_from_outside_claim_nothing(desk: Desk) -> None:
     assert "coverage" not in str(desk.pipeline().state)
     desk.load_until_done()
     desk.assert_equal_to_truth()
+
+
+def test_a_sync_whose_requests_are_spent_to_the_last_one_sends_no_more(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.with_world(World(seed=5, users=10, days=1, now_ms=NOW_MS))
+    desk.configure(monkeypatch, rate_limit="unlimited", limiter_store=":memory:")
+    result = sync(desk.pipeline(), only=("users", "sessions"), max_requests=5, clock=desk.clock)
+    assert (result.stopped, len(result.runs), result.requests) == ("requests", 1, {"leads": 1, "sessions": 4})
