@@ -187,6 +187,7 @@ class Slice:
             del listing  # the next one is listed without it in memory
             hole = next(iter(holes(add(self._loaded, self._staged), self._since(), self._until())), None)
             window = window_of(hole, days) if hole else None
+            yield from self._costs()
             if window is not None and (reason := self._spent()):
                 self._stopped = reason
                 return
@@ -241,9 +242,8 @@ class Slice:
 
     def _send(self, chunk: list[Listed], owed: list[str], *, exempt: bool) -> Generator[Rows | None, None, bool]:
         """Yields a chunk once the lanes have room for it, unless a budget is spent; the first of a run always goes."""
-        if owed and self._config.max_requests is not None:
-            # what the chunk before will cost is known only once its sessions are
-            yield from self._rest()
+        if owed:
+            yield from self._costs()
         while owed and not self.children.have_room() and not self._report.stopping:
             self._tell()
             yield None
@@ -257,6 +257,11 @@ class Slice:
         self._tell()
         yield self._rows(chunk)
         return True
+
+    def _costs(self) -> Iterator[None]:
+        """Waits, where requests are counted: what a chunk costs is known only once its sessions are."""
+        if self._config.max_requests is not None:
+            yield from self._rest()
 
     def _relist(self) -> Polled:
         """Reads the users of the last days again, for changes that move nothing; asks for no sessions."""
