@@ -313,9 +313,11 @@ class Slice:
         return None
 
     def _forget(self, unsettled: Stretch) -> None:
-        """Lets those be asked again who were read before all that they had done by then could be seen."""
-        lo, hi = unsettled
-        self._handed = {user: last for user, last in self._handed.items() if last is None or not lo <= last < hi}
+        """Lets those be asked again who were read before all that they had done by then could be seen.
+
+        Whoever went on later is among them: one of their sessions may have ended then.
+        """
+        self._handed = {user: last for user, last in self._handed.items() if last is None or last < unsettled.lo}
         self.children.forget(unsettled)
 
     def _conclude(self, claim_top: int | None) -> None:

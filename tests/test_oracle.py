@@ -242,3 +242,19 @@ def test_an_event_that_shows_after_a_later_one_of_the_same_session_is_loaded() -
     site.run(machine.loader, Order())
     assert machine.loader.remembered("events").covered[-1].hi > site.world.last_ms(user), "it is claimed"
     machine.oracle.assert_sentence_holds()
+
+
+def test_an_event_that_shows_late_is_loaded_though_its_user_has_gone_on_in_another_session() -> None:
+    machine = InMemoryMachine()
+    machine.open(World(seed=1, users=1, days=1, now_ms=HandClock().now_ms), Profile(end_of_list="absent"))
+    site, user = machine.site, min(machine.site.world.user_ids())
+    session = site.world.return_user(user, site.now_ms - 67_000)
+    site.world.continue_session(user, site.now_ms - 66_000, session, visible_at_ms=site.now_ms + 135_000)
+    last_ms = site.now_ms - 65_000
+    site.world.continue_session(user, last_ms, session)
+    site.world.return_user(user, site.now_ms)
+    site.seconds_a_request = 30
+    site.run(machine.loader, Order())
+    covered = machine.loader.remembered("events").covered
+    assert last_ms < covered[-1].hi <= site.world.last_ms(user), "the session is claimed, the user is not"
+    machine.oracle.assert_sentence_holds()
