@@ -315,6 +315,12 @@ class Site:
             self.listed = add(self.listed, map(_days_of, self._listings()))
         return report
 
+    def present(self, user_id: str) -> str:
+        """Who a user is by now."""
+        while user_id in self.world.merged:
+            user_id = self.world.merged[user_id]
+        return user_id
+
     def last_listing_ms(self) -> int:
         return max((int(request.at * 1000) for request in self._listings()), default=0)
 
@@ -334,6 +340,8 @@ class Oracle:
         memories = {name: self.loader.remembered(name) for name in COVERED}
         covered = {name: memory.covered for name, memory in memories.items()}
         aside = {name: set(memories[name].set_aside) for name in (SESSIONS, EVENTS)}
+        # whoever is set aside may have become part of somebody else since
+        unread = {self.site.present(user_id) for user_id in aside[SESSIONS]}
         owners = {user["use_id"]: user["lastEvent"] for user in truth.users}
         for name, stretches in covered.items():
             assert stretches == add([], stretches), f"{name}: not ascending, disjoint and apart"
@@ -348,7 +356,7 @@ class Oracle:
         events, bags = _by_session(truth.events)
         for session in truth.sessions:
             session_id, owner, last = session["session_id"], session["use_id"], session["lastEvent"]
-            if owner in aside[SESSIONS]:
+            if owner in unread:
                 continue
             if covers(covered["sessions"], last):
                 assert session_id in rows.sessions, f"session {session_id} is covered and not loaded"
