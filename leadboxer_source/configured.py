@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from dlt.common.configuration.resolve import resolve_configuration
@@ -24,7 +25,7 @@ def found(*, accept_partial: bool = True, **given: Any) -> dict[str, Any]:
 
 
 def configured(**given: Any) -> Settings:
-    """Returns the settings that matter where nothing is loaded, checked and parsed.
+    """Returns the settings of the source, checked and parsed.
 
     Args:
         **given: Arguments of `leadboxer_source` that win over the configuration.
@@ -33,15 +34,4 @@ def configured(**given: Any) -> Settings:
         ConfigFieldMissingException: Dataset id or key are not given.
         ConfigurationInvalid: A setting cannot be used.
     """
-    values = found(accept_partial=False, **given)
-    return Settings(
-        site=settings.parse_site(values["site"], values["api_key"]),
-        api_key=settings.parse_key(values["api_key"]),
-        base_url=settings.parse_base_url(values["base_url"]),
-        rate_limit=settings.parse_rate_limit(values["rate_limit"]),
-        limiter_store=settings.parse_limiter_store(values["limiter_store"]),
-        start_ms=settings.parse_instant(values["start_date"], "start_date"),
-        settle_seconds=values["settle_seconds"],
-        display=settings.parse_display(values["display"]),
-        filters=settings.parse_filters(values["filters"]),
-    )
+    return settings.parse(int(time.time() * 1000), **found(accept_partial=False, **given))

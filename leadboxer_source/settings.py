@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 import pendulum
@@ -173,6 +174,33 @@ class Settings:
         if self.display != DISPLAY:
             filters.insert(0, f"display={';'.join(self.display)}")
         return "&".join([self.site, *filters])
+
+
+def parse(now_ms: int, **given: Any) -> Settings:
+    """Checks the arguments of `leadboxer_source`.
+
+    Args:
+        now_ms: The time, to tell whether a date is in the future.
+        **given: All of them, but for those that are no configuration.
+
+    Raises:
+        ConfigurationInvalid: One of them cannot be used.
+    """
+    start_ms, end_ms = parse_range(given.pop("start_date"), given.pop("end_date"), now_ms)
+    parsed = {
+        "site": parse_site(given["site"], given["api_key"]),
+        "api_key": parse_key(given["api_key"]),
+        "base_url": parse_base_url(given["base_url"]),
+        "rate_limit": parse_rate_limit(given["rate_limit"]),
+        "limiter_store": parse_limiter_store(given["limiter_store"]),
+        "display": parse_display(given["display"]),
+        "filters": parse_filters(given["filters"]),
+        "promote": parse_names(given["promote"]),
+        "exclude_fields": parse_names(given["exclude_fields"]),
+        "hash_fields": parse_names(given["hash_fields"]),
+        "hash_key": (given["hash_key"] or "").strip(),
+    }
+    return Settings(start_ms=start_ms, end_ms=end_ms, **{**given, **parsed})
 
 
 _PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}

@@ -15,7 +15,6 @@ from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.contract import frozen_columns
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import property_rows
-from leadboxer_source.settings import Settings
 from leadboxer_source.slices import Slices
 from leadboxer_source.state import FORGOTTEN
 from leadboxer_source.tables import TABLES
@@ -95,31 +94,28 @@ def leadboxer_source(
         ConfigurationInvalid: A setting cannot be used.
     """
     clock = clock or SystemClock()
-    start_ms, end_ms = settings.parse_range(start_date, end_date, int(clock.time() * 1000))
-    slices = Slices(
-        Settings(
-            site=settings.parse_site(site, api_key),
-            api_key=settings.parse_key(api_key),
-            base_url=settings.parse_base_url(base_url),
-            rate_limit=settings.parse_rate_limit(rate_limit),
-            limiter_store=settings.parse_limiter_store(limiter_store),
-            start_ms=start_ms,
-            end_ms=end_ms,
-            max_minutes=max_minutes,
-            max_requests=max_requests,
-            chunk_size=chunk_size,
-            settle_seconds=settle_seconds,
-            relist_days=relist_days,
-            display=settings.parse_display(display),
-            filters=settings.parse_filters(filters),
-            promote=settings.parse_names(promote),
-            exclude_fields=settings.parse_names(exclude_fields),
-            hash_fields=settings.parse_names(hash_fields),
-            hash_key=(hash_key or "").strip(),
-        ),
-        clock,
-        watch,
+    config = settings.parse(
+        int(clock.time() * 1000),
+        site=site,
+        api_key=api_key,
+        base_url=base_url,
+        start_date=start_date,
+        end_date=end_date,
+        rate_limit=rate_limit,
+        max_minutes=max_minutes,
+        max_requests=max_requests,
+        chunk_size=chunk_size,
+        settle_seconds=settle_seconds,
+        relist_days=relist_days,
+        display=display,
+        filters=filters,
+        promote=promote,
+        exclude_fields=exclude_fields,
+        hash_fields=hash_fields,
+        hash_key=hash_key,
+        limiter_store=limiter_store,
     )
+    slices = Slices(config, clock, watch)
 
     @dlt.resource(**TABLES["users"])
     def users() -> Polled:
