@@ -68,7 +68,7 @@ def test_the_picture_fits_a_terminal_of_80_columns(encoding: str) -> None:
     assert max(map(len, lines)) <= 80
     assert re.match(r"about 2 h 20 min to go at the most, until \w", lines[0])
     assert lines[1].startswith("slice 1234: 102 of 480 users, 221 of 230 sessions, 700 events")
-    assert "50.0 % covered" in lines[3]
+    assert "50.0 % of the time covered" in lines[3]
     assert re.search(r"waiting for quota until \d\d:\d\d:\d\d", lines[4])
 
 
@@ -140,6 +140,24 @@ def test_when_it_is_stopped_it_says_once_until_when_it_finishes() -> None:
     assert second == first.replace("50 sessions", "40 sessions"), "the time stays"
     assert "to go" not in describe(report(stopping=True), 1, now[0]), "that would be another time"
     assert stopping(report(stopped="asked"), now[0]).startswith("Stopping: keeping what was read.")
+
+
+def test_a_slice_that_is_lost_is_not_told_to_be_kept() -> None:
+    console = Console(width=100, force_terminal=True, file=io.StringIO(), highlight=False)
+    with Progress(console=console, now=lambda: NOW_MS / 1000) as progress:
+        progress(report())
+        progress.stopping()
+        assert "Stopping: reading" in _drawn(progress)
+        progress(report(stopped="closed"))
+        assert "this slice is not kept" in _drawn(progress)
+        assert "Stopping:" not in _drawn(progress)
+
+
+def _drawn(progress: Progress) -> str:
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(progress._picture())
+    return captured.get()
 
 
 def test_under_ci_lines_come_although_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_it_says_in_plain_words_why_a_run_ended(account: Desk, capsys: pytest.Ca
     assert load("--max-requests", "40") == 3
     assert load() == 0
     lines = shown(capsys).splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("last runs (UTC)"))
+    first = next(number for number, line in enumerate(lines) if line.startswith("last runs into it (UTC)"))
     first_run, second_run = (line.rstrip() for line in lines[first + 1 : first + 3])
     assert first_run.endswith("requests used up")
     assert second_run.endswith("all read")

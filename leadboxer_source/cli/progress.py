@@ -111,7 +111,9 @@ class Progress:
 
     def _picture(self) -> RenderableType:
         shown = picture(self._report, self._slices, self._now(), self._plan, self._console)
-        return Group(shown, Text(self._told_stopping(), style="yellow")) if self._stopping else shown
+        is_lost = self._report is not None and self._report.stopped == "closed"
+        is_ending = self._stopping and not is_lost
+        return Group(shown, Text(self._told_stopping(), style="yellow")) if is_ending else shown
 
     def _told_stopping(self) -> str:
         """What is being finished, and until when: a time that stays as it was told until it is over."""
@@ -166,9 +168,9 @@ def picture(
         return Text("Starting ...")
     span, work = _span(report, now), Work.of(report, now, plan)
     plain = not console.encoding.lower().startswith("utf")
-    width = max(10, min(console.width, 100) - 32)
+    width = max(10, min(console.width, 100) - 44)
     doing = "loading what was read" if report.stopped else waiting(report, now) or "reading"
-    doing = "stopping" if report.stopped == "closed" else doing
+    doing = "stopping at once: this slice is not kept" if report.stopped == "closed" else doing
     requests = ", ".join(
         f"{report.requests.get(endpoint, 0):,} {name}"
         for endpoint, name in (("leads", LISTING), ("sessions", "sessions"), ("events", "events"))
@@ -179,7 +181,7 @@ def picture(
         Text.assemble(
             f"{instant(span.lo):%Y-%m-%d} ",
             (bar(report.covered, span, width, report.staged, plain=plain), "green"),
-            f" now, {percent(share(report.covered, span))} covered",
+            f" now, {percent(share(report.covered, span))} of the time covered",
         ),
         Text(doing, style="dim"),
     ]

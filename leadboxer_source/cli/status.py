@@ -127,7 +127,7 @@ def _show_scope(console: Console, scope: Scope) -> None:
     plain = not console.encoding.lower().startswith("utf")
     width = max(10, min(console.width, 100) - 20)
     edges = f"{instant(scope.span.lo):%Y-%m-%d}", minute(scope.span.hi)
-    console.print(f"Dataset {scope.name}, by last activity (UTC)\n", soft_wrap=True)
+    console.print(f"Dataset {scope.name}: time covered, by last activity (UTC)\n", soft_wrap=True)
     console.print(f"{'':<11}{edges[0]}{edges[1]:>{width - len(edges[0])}}")
     for resource, covered in scope.covered.items():
         drawn = bar(covered, scope.span, width, plain=plain)
@@ -174,7 +174,7 @@ def missing(scope: Scope) -> list[tuple[Stretch, str]]:
 
 def _table(runs: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("last runs (UTC)", no_wrap=True)
+    table.add_column("last runs into it (UTC)", no_wrap=True)
     for name in ("took", "requests", "refused", "waited", "failures"):
         table.add_column(name, justify="right")
     table.add_column("ended", no_wrap=True)
