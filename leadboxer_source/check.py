@@ -61,7 +61,9 @@ def check_account(
     clock = clock or SystemClock()
     transport = _Once(config, _Impatient(clock))
     try:
-        yield from _account(transport, config, clock, say)
+        for finding in _account(transport, config, clock, say):
+            # what errors say to those who load
+            yield finding._replace(told=finding.told.replace(" what was loaded is kept,", ""))
     finally:
         transport.close()
 

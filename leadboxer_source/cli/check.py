@@ -63,8 +63,7 @@ def _account(given: dict[str, Any]) -> Iterator[Finding]:
         yield from (wrong.get(name, Finding(name, "unknown", "not checked")) for name in NAMES)
         return
     config = Settings(**parsed, limiter_store=configured["limiter_store"])
-    # nothing is being loaded
-    yield from check_account(config, say=lambda error: tell(error).text.replace("; what was loaded is kept", ""))
+    yield from check_account(config, say=lambda error: tell(error).text)
 
 
 def _destination(place: Place) -> Finding:
