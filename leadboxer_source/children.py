@@ -66,6 +66,7 @@ class Children:
         set_aside: By endpoint, what could not be fetched so far.
         failures: Rows for the table of failures.
         exhausted: The quota that ended the slice, if one did.
+        cut_off: What is set aside only because of that quota, by endpoint and id, and the user it was asked for.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Children:
         }
         self.failures: Rows = []
         self.exhausted: errors.QuotaExhausted | None = None
+        self.cut_off: dict[tuple[str, str], str] = {}
         self.adopts_strangers = True
         self._lanes = lanes
         self._shapes = shapes
@@ -104,7 +106,7 @@ class Children:
         self._again = frozenset(self._retried[SESSIONS])
         self._vanished: set[str] = set()
         self._owing_users: set[str] = set()
-        self._owing_sessions: dict[str, str | None] = {}
+        self._owing_sessions: dict[str, tuple[str | None, str]] = {}  # the owner, and the user who was asked for
         self._asked_at: dict[str, int | None] = {}
         self._failed = 0
         self._collecting = 0
@@ -132,18 +134,18 @@ class Children:
             if user_id in self._owing_users or (self.adopts_strangers and user_id not in self._forgotten):
                 self._owing_users.discard(user_id)
                 owed.append(user_id)
-        return self._collect(SESSIONS, owed, self._session_rows)
+        return self._collect(SESSIONS, [(user_id, user_id) for user_id in owed], self._session_rows)
 
     def events(self, sessions: Rows | Row) -> Polled:
         """Asks for the events of those sessions that owe them; yields their rows in the sessions' order."""
         sessions = sessions if isinstance(sessions, list) else [sessions]
-        owed = self._retried.pop(EVENTS, [])
+        owed: list[tuple[str, str | None]] = [(session_id, None) for session_id in self._retried.pop(EVENTS, [])]
         owners: dict[str, str | None] = {}
         for session in sessions:
             session_id = session["session_id"]
             if session_id in self._owing_sessions:
-                owners[session_id] = self._owing_sessions.pop(session_id)
-                owed.append(session_id)
+                owners[session_id], asked_for = self._owing_sessions.pop(session_id)
+                owed.append((session_id, asked_for))
         return self._collect(
             EVENTS, owed, lambda session_id, records: self._event_rows(session_id, owners.get(session_id), records)
         )
@@ -177,12 +179,17 @@ class Children:
         """Tells whether more users can be handed out without queueing far ahead."""
         return self._lanes[SESSIONS].has_room() and self._lanes[EVENTS].backlog < settings.EVENTS_AHEAD
 
-    def _collect(self, name: str, parent_ids: list[str], rows_of: Callable[[str, list[Record]], Rows]) -> Polled:
-        """Submits at once, so that the lane is busy before anybody polls; returns what yields the answers."""
+    def _collect(
+        self, name: str, parents: Sequence[tuple[str, str | None]], rows_of: Callable[[str, list[Record]], Rows]
+    ) -> Polled:
+        """Submits at once, so that the lane is busy before anybody polls; returns what yields the answers.
+
+        Each parent comes with the user for whom it is asked, if that is known.
+        """
         self._turns += 1
         self._collecting += 1
-        self.asked[name] += len(parent_ids)
-        futures = [(parent_id, self._submit(name, parent_id)) for parent_id in parent_ids]
+        self.asked[name] += len(parents)
+        futures = [(parent_id, user_id, self._submit(name, parent_id)) for parent_id, user_id in parents]
         return self._collected(name, futures, rows_of)
 
     def _submit(self, name: str, parent_id: str) -> Future[Answer]:
@@ -193,11 +200,14 @@ class Children:
         return refused
 
     def _collected(
-        self, name: str, futures: list[tuple[str, Future[Answer]]], rows_of: Callable[[str, list[Record]], Rows]
+        self,
+        name: str,
+        futures: list[tuple[str, str | None, Future[Answer]]],
+        rows_of: Callable[[str, list[Record]], Rows],
     ) -> Polled:
         ready: Rows = []
         try:
-            for parent_id, future in futures:
+            for parent_id, user_id, future in futures:
                 while not future.done():
                     if ready:
                         yield ready
@@ -205,7 +215,7 @@ class Children:
                     # dlt looks for Ctrl-C only between rows, which can be a minute apart
                     signals.raise_if_signalled()
                     yield None
-                records = self._answered(name, parent_id, future)
+                records = self._answered(name, parent_id, user_id, future)
                 rows = rows_of(parent_id, records)
                 self.loaded[name] += len(rows)
                 ready += rows
@@ -221,12 +231,15 @@ class Children:
             self._collecting -= 1
             self._turns += 1
 
-    def _answered(self, name: str, parent_id: str, future: Future[Answer]) -> list[Record]:
+    def _answered(self, name: str, parent_id: str, user_id: str | None, future: Future[Answer]) -> list[Record]:
         """The records of an answer; a failure is set aside, so that one bad parent neither stops nor hides anything."""
         try:
             answer = future.result()
         except errors.QuotaExhausted as exhausted:
             self.exhausted = exhausted
+            # what was set aside before lies inside coverage, where nobody would ask for it again
+            if user_id is not None and user_id not in self._again and parent_id not in self.set_aside[name]:
+                self.cut_off[name, parent_id] = user_id
             self._put_aside(name, parent_id, "The quota was spent before its turn came.")
             return []
         except _FAILED as failure:
@@ -237,6 +250,7 @@ class Children:
                     f"{failure} Nothing of this run is kept; run again later."
                 ) from None
             self._put_aside(name, parent_id, str(failure))
+            logger.warning(f"{name} of one parent are set aside and tried again in the next run: {failure}")
             return []
         # a user without sessions cannot be: their sessions have moved to somebody else, as if the user were unknown
         gone = answer.gone or (name == SESSIONS and not answer.records)
@@ -256,6 +270,12 @@ class Children:
         for user_id in self._vanished & set(self.set_aside[SESSIONS]):
             self._resolve(SESSIONS, user_id)
 
+    def leave(self, cut_off: Collection[tuple[str, str]]) -> None:
+        """Sets aside no more what the quota cut off: nothing will be claimed for it, so a later run asks anyway."""
+        for name, parent_id in cut_off:
+            del self.set_aside[name][parent_id]
+        self.failures = [row for row in self.failures if (row["resource"], row["id"]) not in cut_off]
+
     def _resolve(self, name: str, parent_id: str) -> None:
         self._note_failure(name, parent_id, "", self.set_aside[name].pop(parent_id), resolved=True)
 
@@ -264,7 +284,6 @@ class Children:
         entry = {**before, "attempts": before["attempts"] + 1}
         self.set_aside[name][parent_id] = entry
         self._note_failure(name, parent_id, reason, entry)
-        logger.warning(f"{name} of one parent are set aside and tried again in the next run: {reason}")
 
     def _note_failure(
         self, name: str, parent_id: str, reason: str, entry: dict[str, int], *, resolved: bool = False
@@ -297,7 +316,7 @@ class Children:
             unchanged = last is not None and self._asked_at.get(session_id) == last
             if session_id in owed and not unchanged:
                 self._asked_at[session_id] = last
-                self._owing_sessions[session_id] = row["user_id"]
+                self._owing_sessions[session_id] = row["user_id"], user_id
             rows.append(row)
         return rows
 

@@ -57,6 +57,7 @@ class Pace:
 
     def __init__(self, rate: RateLimit | None, clock: Clock, stop: threading.Event, store: Place | None, name: str):
         self.waiting_until = 0.0
+        self.spent: errors.QuotaExhausted | None = None
         self.on_wait: Callable[[], None] = lambda: None
         self._configured = self._rate = rate
         self._clock = clock
@@ -78,11 +79,14 @@ class Pace:
 
         Raises:
             Cancelled: The run ended meanwhile.
+            QuotaExhausted: The quota is spent, as an earlier request was told.
         """
         started = self._clock.time()
         while True:
             if self._stop.is_set():
                 raise errors.Cancelled("The run ended before this request was sent.")
+            if self.spent is not None:
+                raise self.spent
             with self._lock:
                 wait = self._wait()
             if wait <= 0:

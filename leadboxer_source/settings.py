@@ -97,7 +97,7 @@ MAX_FAILURES = 20
 """Children of one run that may fail for good and be set aside. More is an outage: committing would hide it."""
 
 MAX_SET_ASIDE = 200
-"""Children kept in state to be asked again. It bounds the state; a run that would need more claims nothing."""
+"""Children kept in state to be asked again. It bounds the state; a run that would need more claims less."""
 
 MAX_FORGOTTEN = 2_000
 """People whose digests the state has room for (40 KB): some destinations keep the state in a column of 64 KB."""

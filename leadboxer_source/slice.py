@@ -322,7 +322,9 @@ class Slice:
 
     def _conclude(self, claim_top: int | None) -> None:
         """Decides what is claimed: what was staged, up to the last look, and nothing that had to be left out."""
-        left_out = sum(len(entries) for entries in self.children.set_aside.values())
+        if claim_top is not None and self._left_out() > settings.MAX_SET_ASIDE:
+            self._claim_less()
+        left_out = self._left_out()
         if claim_top is None or left_out > settings.MAX_SET_ASIDE:
             self._staged = []
             self.children.failures.clear()
@@ -343,6 +345,20 @@ class Slice:
         self._report.complete = self._stopped == "covered" and not missing
         self._report.covered = covered
         self._concluded = True
+
+    def _left_out(self) -> int:
+        return sum(len(entries) for entries in self.children.set_aside.values())
+
+    def _claim_less(self) -> None:
+        """Where the quota cut off more than can be set aside, leaves all to a later run that is no newer than that.
+
+        Whoever was active since the run began stays set aside: they were listed again to let it claim what is older.
+        """
+        began_ms = self._start_ms - int(self._config.settle_seconds * 1000)
+        lasts = {key: self._handed.get(user_id) for key, user_id in self.children.cut_off.items()}
+        older = {key: last for key, last in lasts.items() if last is not None and last < began_ms}
+        self.children.leave(older.keys())
+        self._staged = clip(self._staged, max(older.values(), default=-1) + 1, self._until())
 
     def _stage(self, stretch: Stretch) -> None:
         self._staged = add(self._staged, [stretch])

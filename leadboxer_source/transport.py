@@ -202,9 +202,10 @@ class Transport:
         # a server that keeps refusing after the wait it asked for is given more each time
         wait = max(wait, min(2.0 ** (refused - 1) - 1, 60.0))
         if wait > settings.QUOTA_WAIT_SECONDS or refused > 10:
-            raise errors.QuotaExhausted(
+            pace.spent = errors.QuotaExhausted(
                 f"LeadBoxer's quota for {path} is spent for {wait / 3600:.1f} hours; run again after that.", wait
             )
+            raise pace.spent
         pace.hold(wait * random.uniform(1.02, 1.05))  # noqa: S311 - jitter, not a secret
 
     def _read(self, response: requests.Response, path: str) -> Reply:

@@ -119,8 +119,16 @@ class Machine(RuleBasedStateMachine):
         plan=plans,
         seconds_a_request=st.sampled_from([0.125, 1, 30]),
         lost_answers=st.one_of(st.just([]), st.lists(st.booleans(), max_size=12)),
+        quota=st.sampled_from([None, None, None, ("sessions", 1), ("sessions", 3), ("events", 0), ("events", 4)]),
     )
-    def run(self, faulty: float, plan: list[Happening], lost_answers: list[bool], **drawn: Any) -> None:
+    def run(
+        self,
+        faulty: float,
+        plan: list[Happening],
+        lost_answers: list[bool],
+        quota: tuple[str, int] | None,
+        **drawn: Any,
+    ) -> None:
         drawn |= {name: value for name, value in self.fixed.items() if name in drawn}
         lost_answers, faulty = self.fixed.get("lost_answers", lost_answers), self.fixed.get("faulty", faulty)
         faults, self.site.plan = self.site.server.faults, plan
@@ -130,6 +138,8 @@ class Machine(RuleBasedStateMachine):
             self.site.server.faults.poison(parent_id, "500")
         for is_lost in lost_answers:  # after the server has moved the token on
             self.site.server.faults.fail_next("leads", "timeout_after", times=int(is_lost), after=int(not is_lost))
+        if quota is not None:
+            self.site.server.faults.fail_next(quota[0], "daily_quota", times=99, after=quota[1])
         self.site.run(self.loader, Order(start_ms=self.start_ms, **drawn))
         self.site.server.faults, self.site.plan = faults, []
         self.oracle.assert_sentence_holds()

@@ -92,3 +92,17 @@ def test_the_wait_is_read_from_the_header_then_the_body_then_the_reset() -> None
     assert told_by({}, body, now=1_000.0).wait_seconds == 43.0
     assert told_by({}, {"rate-limit-reset": 1_060}, now=1_000.0).wait_seconds == 60.0
     assert told_by({}, "torn", now=1_000.0) == (None, None)
+
+
+def test_a_daily_quota_is_used_up_and_no_more_each_day_until_all_is_loaded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.MAX_SET_ASIDE", 5)
+    desk.with_world(World(seed=5, users=150, days=20, now_ms=NOW_MS)).reading(daily_quota=60)
+    days = len(desk.world.truth().sessions) // 60 + 3
+    for _ in range(days):
+        report = desk.load()
+        assert max(report.refusals.values()) <= 4, "one for each request under way when the first was refused"
+        desk.clock.advance(90_000)
+    assert report.complete
+    desk.assert_equal_to_truth()
