@@ -7,7 +7,7 @@ dlt takes for "nothing yet, ask somebody else"; so the lanes fill while rows are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 
@@ -106,6 +106,8 @@ class Children:
         self._again = frozenset(self._retried[SESSIONS])
         self._vanished: set[str] = set()
         self._owing_users: set[str] = set()
+        self._visits: dict[str, int] = {}  # of users who did not answer yet
+        self._lost_sessions = 0
         self._owing_sessions: dict[str, tuple[str | None, str]] = {}  # the owner, and the user who was asked for
         self._asked_at: dict[str, int | None] = {}
         self._failed = 0
@@ -117,9 +119,10 @@ class Children:
         """Whether something was set aside by an earlier run and not asked for yet."""
         return any(self._retried.values())
 
-    def owe(self, user_ids: Sequence[str]) -> None:
-        """Notes that these users, once handed out, are to be asked for their sessions."""
-        self._owing_users.update(user_ids)
+    def owe(self, visits: Mapping[str, int]) -> None:
+        """Notes that these users, once handed out, are to be asked for their sessions, and how many they may have."""
+        self._owing_users.update(visits)
+        self._visits.update(visits)
 
     def forget(self, unsettled: Stretch) -> None:
         """Lets sessions that were last active then be asked for again: not all of them could be seen before."""
@@ -173,7 +176,27 @@ class Children:
 
     def owed_seconds(self) -> float:
         """Estimates how long the lanes need for what they hold; they work side by side."""
-        return max(lane.owed_seconds() for lane in self._lanes.values())
+        return max(lane.seconds_for(lane.backlog) for lane in self._lanes.values())
+
+    def expected_seconds(self, visits: int = 0) -> float:
+        """Estimates how long it takes until all is read of those handed out, and of so many visits more."""
+        if not self._with_events:
+            return self.owed_seconds() + self._lanes[SESSIONS].seconds_for(visits)
+        events = self._lanes[EVENTS]
+        on_their_way = max(0, len(self._owing_sessions) - self._lost_sessions)
+        expected = events.backlog + on_their_way + sum(self._visits.values()) + visits
+        return max(self.owed_seconds(), events.seconds_for(expected))
+
+    def sessions_read(self) -> Iterator[None]:
+        """Yields `None` until it is known which sessions those have who were handed out; see `rest`."""
+        quiet, turns = 0, self._turns
+        while quiet < _QUIET_POLLS:
+            yield None
+            moved = self._lanes[SESSIONS].backlog > 0 or turns != self._turns
+            quiet, turns = (0 if moved else quiet + 1), self._turns
+        # somebody's filter may keep users and sessions from coming here
+        self._visits.clear()
+        self._lost_sessions = len(self._owing_sessions)
 
     def have_room(self) -> bool:
         """Tells whether more users can be handed out without queueing far ahead."""
@@ -233,6 +256,8 @@ class Children:
 
     def _answered(self, name: str, parent_id: str, user_id: str | None, future: Future[Answer]) -> list[Record]:
         """The records of an answer; a failure is set aside, so that one bad parent neither stops nor hides anything."""
+        if name == SESSIONS:
+            self._visits.pop(parent_id, None)
         try:
             answer = future.result()
         except errors.QuotaExhausted as exhausted:

@@ -22,8 +22,8 @@ class Lane(Protocol):
     def submit(self, parent_id: str) -> Future[Answer]:
         """Queues a request for the children of a parent."""
 
-    def owed_seconds(self) -> float:
-        """Estimates how long the backlog takes."""
+    def seconds_for(self, requests_owed: int) -> float:
+        """Estimates how long so many requests take."""
 
     def has_room(self) -> bool:
         """Tells whether the lane could soon run dry."""
@@ -57,9 +57,9 @@ class ThreadLane:
         self._queue.put((parent_id, future))
         return future
 
-    def owed_seconds(self) -> float:
-        """Estimates how long the backlog takes."""
-        return self._pace.seconds_for(self.backlog)
+    def seconds_for(self, requests_owed: int) -> float:
+        """Estimates how long so many requests take."""
+        return self._pace.seconds_for(requests_owed)
 
     def has_room(self) -> bool:
         """Tells whether the lane could soon run dry."""

@@ -6,6 +6,7 @@ run are committed together or not at all, and a run that is closed early claims 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -20,7 +21,7 @@ from leadboxer_source.connection import Connection
 from leadboxer_source.coverage import Coverage, Stretch, add, clip, common, covers, holes
 from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_of
 from leadboxer_source.report import Report, Watch, run_rows
-from leadboxer_source.rows import Shapes
+from leadboxer_source.rows import Shapes, number_or_none
 from leadboxer_source.settings import DAY_MS, Settings
 from leadboxer_source.state import NOBODY, Forgotten, Remembered
 
@@ -219,7 +220,7 @@ class Slice:
     def _hand_out(self, listing: Listing, *, exempt: bool) -> Generator[Rows | None, None, bool]:
         """Yields the rows of a window's users in chunks; returns False if a budget ended it."""
         chunk: list[Listed] = []
-        owed: list[str] = []
+        owed: dict[str, int] = {}
         size = self._chunk_size(exempt=exempt)
         wanted = sum(self._is_wanted(user, listing.window) for user in listing.unordered())
         self._report.listed = self._report.handed + wanted
@@ -229,21 +230,25 @@ class Slice:
             owes = self._owes(user)
             # users of one millisecond stay together: a border between them could not be claimed, nor ever be passed
             together = chunk and user.last_event_ms is not None and user.last_event_ms == chunk[-1].last_event_ms
-            if not together and (len(chunk) >= _ROWS_AT_ONCE or (owes and len(owed) >= size)):
+            visits = _visits(user) if owes else 0
+            is_full = owes and (len(owed) >= size or (owed and not exempt and self._is_late({**owed, "": visits})))
+            if not together and (len(chunk) >= _ROWS_AT_ONCE or is_full):
                 if not (yield from self._send(chunk, owed, exempt=exempt)):
                     return False
                 if listing.settled and not exempt and user.last_event_ms is not None:
                     self._stage(Stretch(user.last_event_ms + 1, listing.window.hi))
-                chunk, owed, size = [], [], self._chunk_size(exempt=exempt)
+                chunk, owed, size = [], {}, self._chunk_size(exempt=exempt)
             chunk.append(user)
             if owes:
-                owed.append(user.user_id)
+                owed[user.user_id] = visits
         return not chunk or (yield from self._send(chunk, owed, exempt=exempt))
 
-    def _send(self, chunk: list[Listed], owed: list[str], *, exempt: bool) -> Generator[Rows | None, None, bool]:
+    def _send(self, chunk: list[Listed], owed: dict[str, int], *, exempt: bool) -> Generator[Rows | None, None, bool]:
         """Yields a chunk once the lanes have room for it, unless a budget is spent; the first of a run always goes."""
         if owed:
             yield from self._costs()
+        if owed and not exempt and self._is_late(owed):
+            yield from self.children.sessions_read()  # of those who came back, most are loaded already
         while owed and not self.children.have_room() and not self._report.stopping:
             self._tell()
             yield None
@@ -393,12 +398,17 @@ class Slice:
             return "quota"
         if self._config.max_requests is not None and self._requests() >= self._config.max_requests:
             return "requests"
+        return "minutes" if self._seconds_left() <= self.children.owed_seconds() else ""
+
+    def _seconds_left(self) -> float:
         # a one-off marks nothing: a run after it would begin anew, and come no further
-        if self._config.max_minutes is not None and not self._one_off:
-            needed = self._clock.time() - self._started + self.children.owed_seconds()
-            if needed >= self._config.max_minutes * 60:
-                return "minutes"
-        return ""
+        if self._config.max_minutes is None or self._one_off:
+            return math.inf
+        return self._config.max_minutes * 60 - (self._clock.time() - self._started)
+
+    def _is_late(self, owed: dict[str, int]) -> bool:
+        """Whether time may be up before users with so many visits are read, after all who were handed out."""
+        return self._seconds_left() < self.children.expected_seconds(sum(owed.values()))
 
     def _requests(self) -> int:
         return sum(self._connection.traffic.requests.values()) + sum(self.children.owed_requests().values())
@@ -441,3 +451,8 @@ class Slice:
         report.set_aside = sum(len(entries) for entries in children.set_aside.values())
         report.staged, report.owed = self._staged, children.owed_requests()
         report.owed_seconds = children.owed_seconds()
+
+
+def _visits(user: Listed) -> int:
+    """How many sessions a user may have: as many as the listing says, if it does."""
+    return max(1, int(number_or_none(user.record.get("total_number_visits")) or 1))

@@ -142,7 +142,7 @@ class _Lane:
         future.set_result(self._fetch(parent_id))
         return future
 
-    def owed_seconds(self) -> float:
+    def seconds_for(self, requests_owed: int) -> float:
         return 0.0
 
     def has_room(self) -> bool:

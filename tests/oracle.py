@@ -238,7 +238,7 @@ class _Lane:
             future.set_exception(error)
         return future
 
-    def owed_seconds(self) -> float:
+    def seconds_for(self, requests_owed: int) -> float:
         return 0.0
 
     def has_room(self) -> bool:

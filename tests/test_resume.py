@@ -131,3 +131,15 @@ def test_a_sync_whose_requests_are_spent_to_the_last_one_sends_no_more(
     desk.configure(monkeypatch, rate_limit="unlimited", limiter_store=":memory:")
     result = sync(desk.pipeline(), only=("users", "sessions"), max_requests=5, clock=desk.clock)
     assert (result.stopped, len(result.runs), result.requests) == ("requests", 1, {"leads": 1, "sessions": 4})
+
+
+@pytest.mark.parametrize("sessions_each", [2, 10])
+def test_a_slice_lasts_as_long_as_it_may_however_many_visits_users_have(desk: Desk, sessions_each: int) -> None:
+    world = World(seed=5, users=60, days=20, now_ms=NOW_MS, sessions_per_user=sessions_each)
+    desk.with_world(world, rate_limit="10/minute")
+    longest = max(len(world.session_records(user) or ()) for user in world.user_ids()) / 10
+    for _ in range(3):
+        report = desk.load(rate_limit="10/minute", max_minutes=15)
+        assert (report.ended_ms - report.started_ms) / 60_000 <= 15 + max(longest, 2)
+        if not report.complete:
+            assert (report.ended_ms - report.started_ms) / 60_000 >= 14, "none is given away"
