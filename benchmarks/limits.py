@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leadboxer_source.cli.picture import lasting
+from leadboxer_source.cli.picture import lasting, many
 from leadboxer_source.coverage import Stretch
 from leadboxer_source.plan import Estimate, estimate
 from leadboxer_source.settings import DAY_MS, PAGE_LIMIT
@@ -47,20 +47,15 @@ def tables() -> str:
         lines += [
             f"At {limit} requests a minute for each endpoint:",
             "",
-            "| users | first load | of users alone | requests | a day after that | requests of that day |",
-            "|---|---|---|---|---|---|",
+            "| users | first load | requests | of users alone | a day after that | requests | of users alone |",
+            "|---|---|---|---|---|---|---|",
         ]
         for users in SIZES:
-            first, listing = (first_load(users, limit, users_only=alone) for alone in (False, True))
-            day = steady_day(users, limit, users_only=False)
-            cells = (
-                f"{users:,}",
-                lasting(first.seconds or 0),
-                f"{lasting(listing.seconds or 0)}, {listing.requests['leads']:,} requests",
-                f"{sum(first.requests.values()):,}",
-                lasting(day.seconds or 0),
-                f"{sum(day.requests.values()):,}",
-            )
+            cells = [f"{users:,}"]
+            for load in (first_load, steady_day):
+                whole, alone = (load(users, limit, users_only=users_only) for users_only in (False, True))
+                cells += [lasting(whole.seconds or 0), f"{sum(whole.requests.values()):,}"]
+                cells += [f"{lasting(alone.seconds or 0)}, {many(alone.requests['leads'], 'request')}"]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
