@@ -237,6 +237,12 @@ def test_the_sentence_holds_after_every_run_of_a_long_search() -> None:
 
 
 @pytest.mark.slow
+def test_the_sentence_holds_where_a_quota_cuts_off_more_than_can_be_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.MAX_SET_ASIDE", 2)
+    search(InMemoryMachine, examples=1_500, steps=25)
+
+
+@pytest.mark.slow
 def test_the_sentence_holds_with_dlt_and_a_database() -> None:
     search(DltMachine, examples=15, steps=10)
 
