@@ -69,6 +69,11 @@ class Report:
     owed: dict[str, int] = field(default_factory=dict)
     owed_seconds: float = 0.0
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a run after it would get further at once: nothing but a budget of its own has ended it."""
+        return self.stopped in {"minutes", "requests"} and not self.stopping
+
 
 Watch = Callable[[Report], None]
 """Is told how the run goes, a few times a second and once more when it ended."""

@@ -42,6 +42,11 @@ class SyncResult:
     runs: list[Report] = field(default_factory=list)
 
     @property
+    def can_go_on(self) -> bool:
+        """Whether another call would get further at once; not so where all is covered, or a day's quota is spent."""
+        return bool(self.runs) and self.runs[-1].can_go_on
+
+    @property
     def requests(self) -> dict[str, int]:
         """Requests of all runs, by endpoint."""
         totals: dict[str, int] = {}
@@ -123,7 +128,7 @@ def _until_covered(
         result.runs.append(report)
         result.stopped = report.stopped
         result.complete = report.complete
-        if report.stopping or report.stopped not in {"minutes", "requests"}:
+        if not report.can_go_on:
             return result
 
 

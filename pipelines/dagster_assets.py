@@ -1,4 +1,4 @@
-"""Dagster: an asset for each table. A run loads one slice, and a sensor asks for the next while anything is missing.
+"""Dagster: an asset for each table. A run loads one slice, and a sensor asks for the next while more can be read.
 
     pip install "leadboxer-source[dagster,duckdb]"
     dagster dev -f dagster_assets.py
@@ -8,7 +8,7 @@ destination. What is loaded is kept in the destination; a run may land on any ma
 """
 
 from collections.abc import Iterator
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -17,24 +17,27 @@ from dagster_dlt import DagsterDltResource, dlt_assets
 
 from leadboxer_source import Report, leadboxer_source
 
-COVERED = "leadboxer/covered"
+CAN_GO_ON = "leadboxer/can_go_on"
+PIPELINE: dict[str, Any] = {"pipeline_name": "leadboxer", "destination": "duckdb", "dataset_name": "leadboxer_data"}
 
 
 @dlt_assets(
     # no account is needed to know the tables; the run brings its own
     dlt_source=leadboxer_source("0" * 32, "none"),
-    dlt_pipeline=dlt.pipeline(
-        "leadboxer", destination="duckdb", dataset_name="leadboxer_data", pipelines_dir=mkdtemp(prefix="leadboxer-")
-    ),
+    dlt_pipeline=dlt.pipeline(**PIPELINE),
     name="leadboxer",
     group_name="leadboxer",
     pool="leadboxer",  # its limit is the number of slices at a time for the key: 1
 )
 def tables(context: dg.AssetExecutionContext, dlt_resource: DagsterDltResource) -> Iterator[Any]:
-    """Loads one slice: 15 minutes at the most, newest data first."""
+    """Loads one slice: about 15 minutes, newest data first. No rows stay behind in the working files."""
     reports: list[Report] = []
-    yield from dlt_resource.run(context, dlt_source=leadboxer_source(watch=reports.append))
-    context.instance.add_run_tags(context.run_id, {COVERED: str(reports[-1].complete)})
+    with TemporaryDirectory() as folder:
+        source = leadboxer_source(watch=reports.append)
+        yield from dlt_resource.run(
+            context, dlt_source=source, dlt_pipeline=dlt.pipeline(**PIPELINE, pipelines_dir=folder)
+        )
+    context.instance.add_run_tags(context.run_id, {CAN_GO_ON: str(reports[-1].can_go_on)})
 
 
 load = dg.define_asset_job("load_leadboxer", selection=[tables])
@@ -42,8 +45,8 @@ load = dg.define_asset_job("load_leadboxer", selection=[tables])
 
 @dg.run_status_sensor(run_status=dg.DagsterRunStatus.SUCCESS, monitored_jobs=[load], request_job=load)
 def until_covered(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest]:
-    """Asks for the next slice after one that left something to do."""
-    if context.dagster_run.tags.get(COVERED) == "False":
+    """Asks for the next slice after one that can go on; not where all is covered, or a day's quota is spent."""
+    if context.dagster_run.tags.get(CAN_GO_ON) == "True":
         yield dg.RunRequest(run_key=context.dagster_run.run_id)
 
 

@@ -9,29 +9,36 @@ environment variables. What is loaded is kept in the destination; a flow run may
 
 import time
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import dlt
+from dlt.common.exceptions import TerminalException
 from prefect import flow, task
 
-from leadboxer_source import sync
+from leadboxer_source import SyncResult, sync
 
 
-@task(retries=3, retry_delay_seconds=[60, 300, 900])
-def load_slice(max_minutes: float) -> bool:
-    """Loads one slice; returns whether all is covered."""
+def may_pass(_task: Any, _run: Any, state: Any) -> bool:
+    """Tells whether a retry can help: a wrong key stays wrong."""
+    return not isinstance(state.result(raise_on_failure=False), TerminalException)
+
+
+@task(retries=3, retry_delay_seconds=[60, 300, 900], retry_condition_fn=may_pass)
+def load_slice(max_minutes: float) -> SyncResult:
+    """Loads one slice."""
     with TemporaryDirectory() as folder:
         pipeline = dlt.pipeline("leadboxer", destination="duckdb", dataset_name="leadboxer_data", pipelines_dir=folder)
-        return sync(pipeline, max_minutes=max_minutes).complete
+        return sync(pipeline, max_minutes=max_minutes)
 
 
 @flow
 def leadboxer(max_minutes: float = 55, slice_minutes: float = 15) -> bool:
-    """Loads until all is covered, or for `max_minutes`; the next run goes on."""
+    """Loads for `max_minutes`, or until all is covered or a day's quota is spent; the next run goes on."""
     deadline = time.monotonic() + max_minutes * 60
-    while not load_slice(slice_minutes):
-        if time.monotonic() > deadline:
-            return False
-    return True
+    result = load_slice(slice_minutes)
+    while result.can_go_on and time.monotonic() < deadline:
+        result = load_slice(slice_minutes)
+    return bool(result.complete)
 
 
 if __name__ == "__main__":

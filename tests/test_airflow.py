@@ -224,7 +224,7 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
             ("datasets", "success"): 1,
             ("load", "success"): 4,
             ("summary", "success"): 1,
-            ("anything_missing", "success"): 1,
+            ("more_to_read", "success"): 1,
             ("next_round", "success" if triggered else "skipped"): 1,
         }
     assert {event["name"] for event in events} == {f"leadboxer://leadboxer/{table}" for table in RESOURCES}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from leadboxer_source.sandbox import Sandbox, World
+from leadboxer_source.sandbox import Profile, Sandbox, World
 from leadboxer_source.sync import RESOURCES
 from tests.outside import (
     PIPELINES,
@@ -89,18 +89,29 @@ def test_dagster_materialises_an_asset_for_each_table_slice_by_slice(
     assert_equal_to_truth(duckdb_rows(database), dataset)
 
 
-def test_prefect_runs_a_task_for_each_slice(tmp_path: Path, server: Sandbox, dataset: World) -> None:
-    database = tmp_path / "leadboxer.duckdb"
+def prefect(tmp_path: Path, server: Sandbox, dataset: World) -> str:
     env = environment(
         tmp_path,
         server,
         dataset.site,
-        DESTINATION__DUCKDB__CREDENTIALS=str(database),
+        DESTINATION__DUCKDB__CREDENTIALS=str(tmp_path / "leadboxer.duckdb"),
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
         PREFECT_HOME=str(tmp_path / "prefect"),
         SOURCES__LEADBOXER__CHUNK_SIZE="6",
     )
-    told = run([orchestrator("python"), "-c", PREFECT.format(folder=str(PIPELINES))], env, tmp_path)
+    return run([orchestrator("python"), "-c", PREFECT.format(folder=str(PIPELINES))], env, tmp_path)
+
+
+def test_prefect_leaves_a_spent_quota_to_the_next_flow_run(tmp_path: Path, server: Sandbox, dataset: World) -> None:
+    server.profile = Profile(daily_quota=10)
+    assert "covered False" in prefect(tmp_path, server, dataset)
+    rows = duckdb_rows(tmp_path / "leadboxer.duckdb")
+    assert rows("SELECT count(DISTINCT run_id) FROM load_runs WHERE stopped = 'quota'") == [(1,)]
+
+
+def test_prefect_runs_a_task_for_each_slice(tmp_path: Path, server: Sandbox, dataset: World) -> None:
+    database = tmp_path / "leadboxer.duckdb"
+    told = prefect(tmp_path, server, dataset)
     assert "covered True" in told
     assert "Beginning flow run" in told
     rows = duckdb_rows(database)

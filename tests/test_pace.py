@@ -68,6 +68,7 @@ def test_a_quota_that_no_slice_outlasts_ends_it_with_what_was_read(desk: Desk, f
     desk.server.faults.fail_next(endpoint, fault, after=2, times=1_000)
     report = desk.load()
     assert report.stopped == "quota"
+    assert not report.can_go_on, "the next schedule is soon enough"
     assert desk.has("users")
     desk.server.faults = type(desk.server.faults)()
     desk.load_until_done()
