@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -141,6 +141,10 @@ class _Known(NamedTuple):
     read: Callable[[Any], Any]
 
 
+Fillable = Mapping[str, Callable[[Any], bool]]
+"""The columns of a frozen table, each with what tells whether a value fits its type."""
+
+
 class Shape:
     """Turns records of one kind into rows.
 
@@ -168,12 +172,11 @@ class Shape:
         self._taken.update(self._promoted.values())
         self._inferred = lru_cache(maxsize=10_000)(self._inferred_column)
         self._guard = privacy.guard(fields)
-        self._inferable: Collection[str] | None = None
+        self._fillable: Fillable | None = None
 
-    def freeze(self, columns: Collection[str] | None) -> None:
-        """Lets unknown fields fill these columns and no others; `None` for any."""
-        self._inferable = columns
-        self._inferred.cache_clear()
+    def freeze(self, columns: Fillable | None) -> None:
+        """Lets unknown fields and promoted properties fill these columns and no others; `None` for any."""
+        self._fillable = columns
 
     def row(self, record: Record) -> Row:
         """Returns the columns of a record and, under `properties`, all that has none."""
@@ -190,11 +193,12 @@ class Shape:
                 self._take(row, ranks, bag, record, name, known)
             elif lower not in DROPPED and lower != "site":
                 column = self._inferred(name)
-                if column is None or isinstance(value, (dict, list)) or column in row:
+                is_plain = not isinstance(value, (dict, list))
+                if column is None or not is_plain or column in row or not self._may_fill(column, value):
                     bag[name] = value
                 elif value != "" and value is not None:
                     row[column] = value
-                if name in self._promoted:
+                if name in self._promoted and self._may_fill(self._promoted[name], as_text(value)):
                     row[self._promoted[name]] = as_text(value)
         row["properties"] = bag or None
         return row
@@ -222,9 +226,13 @@ class Shape:
         if not _API_NAME.fullmatch(name) or not name.lower().startswith(INFERRED_PREFIXES):
             return None
         column = snake(name)
-        if column in self._taken:
-            return None
-        return column if self._inferable is None or column in self._inferable else None
+        return None if column in self._taken else column
+
+    def _may_fill(self, column: str, value: Any) -> bool:
+        """Whether a column may be made for a value, or is there and takes it."""
+        if self._fillable is None or value is None:
+            return True
+        return column in self._fillable and (value == "" or self._fillable[column](value))
 
 
 def _promoted(promote: Sequence[str], taken: set[str]) -> dict[str, str]:
@@ -273,7 +281,7 @@ class Shapes:
         # an event keeps its key whatever of it is left out
         self._whole_event = Shape(EVENT_FIELDS, reserved) if privacy.hides else self._event
 
-    def freeze(self, columns: Mapping[str, Collection[str]]) -> None:
+    def freeze(self, columns: Mapping[str, Fillable]) -> None:
         """Lets unknown fields become columns of the named tables no more, except the columns given for them."""
         self._user.freeze(columns.get("users"))
         self._session.freeze(columns.get("sessions"))

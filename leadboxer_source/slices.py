@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from leadboxer_source.children import Children, Polled
@@ -11,7 +11,7 @@ from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.connection import Connection, connect
 from leadboxer_source.privacy import Privacy
 from leadboxer_source.report import Watch
-from leadboxer_source.rows import Shapes
+from leadboxer_source.rows import Fillable, Shapes
 from leadboxer_source.settings import Settings
 from leadboxer_source.slice import COVERED, Slice
 from leadboxer_source.state import NOBODY, Forgotten, Remembered, forgotten_people, record, remember
@@ -47,7 +47,7 @@ class Slices:
         self._connection: Connection | None = None
         self._slice: Slice | None = None
 
-    def freeze(self, columns: Mapping[str, Collection[str]]) -> None:
+    def freeze(self, columns: Mapping[str, Fillable]) -> None:
         """Lets unknown fields become columns of the named tables no more, except the columns given for them."""
         self._shapes.freeze(columns)
 

@@ -86,3 +86,45 @@ def test_without_a_contract_a_new_field_of_the_api_becomes_a_column(growing: Des
     grow(growing, **{FIELD: "full"})
     growing.load()
     assert {table for table, column in columns(growing) if column == COLUMN} == {"users", "sessions", "events"}
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        {"columns": "freeze"},
+        {"columns": "discard_value"},
+        {"columns": "discard_row"},
+        {"columns": "freeze", "data_type": "freeze"},
+        {"data_type": "freeze"},
+        {"data_type": "discard_row"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("first", "then"), [(3, "full"), (0.5, "half"), (True, "waxing")], ids=str)
+def test_a_value_of_another_type_than_before_is_kept_in_the_bag(
+    growing: Desk, contract: Any, first: Any, then: Any
+) -> None:
+    grow(growing, **{FIELD: first})
+    growing.load()
+    before = columns(growing)
+    grow(growing, **{FIELD: then})
+    growing.pipeline().run(growing.source(), schema_contract=contract)
+    assert growing.reports[-1].complete
+    assert columns(growing) == before, "no variant of the column"
+    for table in ("users", "sessions", "events"):
+        assert {then} == {bag[FIELD] for bag in bags(growing, table) if FIELD in bag}, table
+    grow(growing, **{FIELD: first})
+    growing.pipeline().run(growing.source(), schema_contract=contract)
+    assert growing.reports[-1].complete
+    newest = "SELECT {} FROM users ORDER BY last_event_at DESC LIMIT 1"
+    assert growing.rows(newest.format(COLUMN)) == [(first,)], "the column is filled on"
+
+
+def test_a_property_that_is_promoted_later_does_not_break_a_frozen_load(growing: Desk) -> None:
+    growing.load()
+    before = columns(growing)
+    grow(growing, **{"Favourite colour": "teal"})
+    growing.pipeline().run(growing.source(promote=["Favourite colour"]), schema_contract={"columns": "freeze"})
+    assert growing.reports[-1].complete
+    assert columns(growing) == before
+    assert growing.rows("SELECT DISTINCT value FROM properties WHERE name = 'Favourite colour'") == [("teal",)]

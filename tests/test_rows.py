@@ -289,8 +289,9 @@ def test_a_frozen_table_takes_unknown_fields_into_the_columns_it_has_and_no_othe
     shape = Shape(FIELDS, ["site"])
     sent = {"last_seen": "x", "last_other": "y"}
     assert shape.row(sent) == {**sent, "properties": None}
-    shape.freeze({"last_seen"})
+    shape.freeze({"last_seen": lambda value: value == "x"})
     assert shape.row(sent) == {"last_seen": "x", "properties": {"last_other": "y"}}
+    assert shape.row({"last_seen": 3}) == {"properties": {"last_seen": 3}}, "it is of another type"
     shape.freeze(None)
     assert shape.row(sent) == {**sent, "properties": None}
 
@@ -397,7 +398,7 @@ class TestTables:
     @pytest.mark.parametrize("table", ["users", "sessions", "events"])
     def test_each_table_is_frozen_by_itself(self, table: str) -> None:
         shapes, sent = self.shapes, {"use_id": "1.2", "session_id": "3.2", "last_seen": "x", "last_other": "y"}
-        shapes.freeze({table: {"last_seen"}})
+        shapes.freeze({table: {"last_seen": lambda _: True}})
         rows = {
             "users": shapes.user(sent, READ_AT),
             "sessions": shapes.session(sent, "1.2", READ_AT),
