@@ -1,6 +1,6 @@
 """Dagster: an asset for each table. A run loads one slice, and a sensor asks for the next while more can be read.
 
-    pip install "leadboxer-source[dagster,duckdb]"
+    pip install "leadboxer-source[dagster,duckdb]" dagster-webserver
     dagster dev -f dagster_assets.py
 
 `SOURCES__LEADBOXER__SITE` and `SOURCES__LEADBOXER__API_KEY` are read when a run begins, as are dlt's settings of the
