@@ -236,7 +236,8 @@ class Slice:
                 if not (yield from self._send(chunk, owed, exempt=exempt)):
                     return False
                 if listing.settled and not exempt and user.last_event_ms is not None:
-                    self._stage(Stretch(user.last_event_ms + 1, listing.window.hi))
+                    # whoever is older than the window is handed out all the same; what lies below was not listed whole
+                    self._stage(Stretch(max(user.last_event_ms + 1, listing.window.lo), listing.window.hi))
                 chunk, owed, size = [], {}, self._chunk_size(exempt=exempt)
             chunk.append(user)
             if owes:

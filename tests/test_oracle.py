@@ -210,6 +210,12 @@ class DltMachine(Machine):
         shutil.rmtree(self.folder)
 
 
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world of a few users meets the borders that a real one meets after a thousand."""
+    monkeypatch.setattr("leadboxer_source.slice._ROWS_AT_ONCE", 2)
+
+
 def search(machine: type[Machine], examples: int, steps: int = 12, **more: Any) -> None:
     """Runs a machine; the same examples every time."""
     run_state_machine_as_test(

@@ -143,3 +143,20 @@ def test_a_slice_lasts_as_long_as_it_may_however_many_visits_users_have(desk: De
         assert (report.ended_ms - report.started_ms) / 60_000 <= 15 + max(longest, 2)
         if not report.complete:
             assert (report.ended_ms - report.started_ms) / 60_000 >= 14, "none is given away"
+
+
+def test_what_lies_below_a_window_is_not_claimed_with_the_covered_users_around_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leadboxer_source.slice._ROWS_AT_ONCE", 10)
+    desk.with_world(World(seed=5, users=0, days=1, now_ms=NOW_MS))
+    for minute in range(60):
+        desk.world.add_user(desk.now_ms - 3_600_000 - minute * 60_000)
+    assert desk.load(start_date="2026-11-15").complete
+    for minute in range(30):
+        desk.world.add_user(desk.now_ms + minute * 60_000)
+    desk.clock.advance(86_400)
+    unknown = desk.world.add_user(desk.now_ms - 600_000)
+    desk.world._users[unknown].changes.update(lastEvent="soon", eventEsTimestamp="soon", eventUnixTimestamp="soon")
+    desk.load(start_date="2026-11-15")
+    assert desk.rows("SELECT count(DISTINCT session_id) FROM events") == [(91,)]
