@@ -193,7 +193,8 @@ class Shape:
                 self._take(row, ranks, bag, record, name, known)
             elif lower not in DROPPED and lower != "site":
                 column = self._inferred(name)
-                is_plain = not isinstance(value, (dict, list))
+                # a whole number that no destination's has room for would block the load
+                is_plain = not isinstance(value, (dict, list)) and not (type(value) is int and abs(value) >= 2**63)
                 if column is None or not is_plain or column in row or not self._may_fill(column, value):
                     bag[name] = value
                 elif value != "" and value is not None:

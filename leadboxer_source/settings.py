@@ -168,6 +168,11 @@ class Settings:
     hash_key: str = field(default="", repr=False)
 
     @property
+    def is_narrowed(self) -> bool:
+        """Whether the listing leaves some users out."""
+        return self.display != DISPLAY or bool(self.filters)
+
+    @property
     def scope(self) -> str:
         """Names the dataset and the listing filters: what is covered under one says nothing about another."""
         filters = [f"{name}={value}" for name, value in self.filters]

@@ -6,11 +6,13 @@ the API: https://developers.leadboxer.com/docs/rate-limit-exceeded (the waits ar
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from io import BytesIO
@@ -228,34 +230,39 @@ class Transport:
         if status >= 300:
             # a lead or session may be gone, the listing itself never is
             hint = "; base_url has to end in /v1" if status == 404 and path == "leads" else ""
-            detail = body.get("detail") or body.get("message") if isinstance(body, dict) else None
+            # what is said of a lead or a session may name a person
+            is_telling = isinstance(body, dict) and path == "leads"
+            detail = body.get("detail") or body.get("message") if is_telling else None
+            told = f" ({self._clipped(detail)})" if detail else ""
             raise errors.RequestRefused(
-                f"LeadBoxer refused {path} with status {status}{f' ({_clipped(detail)})' if detail else ''}{hint}.",
+                f"LeadBoxer refused {path} with status {status}{told}{hint}.",
                 status,
             )
         if body is _NOT_JSON:
             foreign = response.content.lstrip().startswith(b"<")
             raise _Failed("no JSON but a web page" if foreign else "torn or empty JSON", foreign=foreign)
         if isinstance(body, dict) and body.get("responseCode") not in (None, 0, "0"):
-            raise _Failed(f"responseCode {_clipped(body['responseCode'])}")
+            raise _Failed(f"responseCode {self._clipped(body['responseCode'])}")
         self._answered = True
         return Reply(body, _date_ms(response.headers.get("Date")))
+
+    def _clipped(self, text: object) -> str:
+        """Text of the API, short and on one line; a key, an id or an address in it is not repeated."""
+        words = str(text).replace(self._config.api_key, "...").split()
+        return " ".join("..." if "@" in word or sum(map(str.isdigit, word)) > 6 else word for word in words)[:200]
 
 
 _NOT_JSON = object()
 
 
 def _json(response: requests.Response) -> Any:
-    try:
+    with suppress(orjson.JSONDecodeError):
         return orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        return _NOT_JSON
-
-
-def _clipped(text: object) -> str:
-    """Text of the API, short and on one line; an id or address in it is not repeated."""
-    words = str(text).split()
-    return " ".join("..." if "@" in word or sum(map(str.isdigit, word)) > 6 else word for word in words)[:200]
+    # a text that was cut in the middle of an emoji ends in half of one, which no UTF-8 can hold
+    with suppress(ValueError, RecursionError):
+        mended = json.dumps(json.loads(response.content), ensure_ascii=False).encode("utf-8", "replace")
+        return orjson.loads(mended)
+    return _NOT_JSON
 
 
 def _spoken(error: requests.exceptions.RequestException) -> str:

@@ -83,7 +83,8 @@ def forget(pipeline: dlt.Pipeline, user_id: str, **config: Any) -> dict[str, int
             forgotten already, or the destination cannot delete rows by SQL.
         PipelineBusy: Another process is at work with it.
     """
-    if not user_id.strip():
+    user_id = user_id.strip()
+    if not user_id:
         raise ConfigurationInvalid("The user id is empty: copy it from the column user_id of the table users.")
     if "@" in user_id:
         raise ConfigurationInvalid(

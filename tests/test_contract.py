@@ -128,3 +128,9 @@ def test_a_property_that_is_promoted_later_does_not_break_a_frozen_load(growing:
     assert growing.reports[-1].complete
     assert columns(growing) == before
     assert growing.rows("SELECT DISTINCT value FROM properties WHERE name = 'Favourite colour'") == [("teal",)]
+
+
+def test_a_number_that_no_column_has_room_for_is_a_property(growing: Desk) -> None:
+    grow(growing, **{FIELD: 2**63})
+    growing.load()
+    assert {bag[FIELD] for bag in bags(growing, "users") if FIELD in bag} == {2**63}

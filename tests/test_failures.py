@@ -155,3 +155,17 @@ def test_at_any_number_of_failures_the_state_stays_bounded_and_nothing_is_lost(m
         site.server.faults.heal(session_id)
     machine.it_is_quiet()
     assert not loader.remembered("events").set_aside
+
+
+def test_a_claim_does_not_reach_into_the_future_of_a_wrong_date(desk: Desk) -> None:
+    assert desk.load().complete
+    desk.server._clock = lambda: desk.clock.time() + 30 * 86_400
+    desk.clock.advance(3_600)
+    desk.load()
+    desk.server._clock = desk.clock.time
+    user = desk.world.user_ids()[0]
+    for _ in range(3):
+        desk.clock.advance(86_400)
+        desk.world.return_user(user, desk.now_ms - 3_600_000, events=2)
+        assert desk.load().complete
+    desk.assert_equal_to_truth()

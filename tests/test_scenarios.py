@@ -210,3 +210,19 @@ def test_a_one_off_tells_what_it_could_not_read(desk: Desk) -> None:
     assert desk.load(start_date="2026-11-05", end_date="2026-11-19").complete
     desk.load()
     desk.assert_equal_to_truth()
+
+
+def test_who_matches_a_filter_only_later_comes_with_all_they_did_before(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = desk.world.add_user(desk.now_ms - 86_400_000, events=3)
+    desk.world.return_user(visitor, desk.now_ms - 7_200_000, events=4)
+    known = desk.world.kind
+    monkeypatch.setattr(desk.world, "kind", lambda user: "unidentified" if user == visitor else known(user))
+    assert desk.load(display="person").complete
+    desk.clock.advance(86_400)
+    desk.world.return_user(visitor, desk.now_ms - 3_600_000, events=2)
+    monkeypatch.setattr(desk.world, "kind", lambda user: "person" if user == visitor else known(user))
+    assert desk.load(display="person").complete
+    loaded = "SELECT count(*) FROM events WHERE session_id IN (SELECT session_id FROM sessions WHERE user_id = '{}')"
+    assert desk.rows(loaded.format(visitor)) == [(9,)]

@@ -563,3 +563,17 @@ def test_without_a_clock_the_machines_is_taken() -> None:
     transport = Transport(Settings("0" * 32, KEY, limiter_store=":memory:"))
     assert isinstance(transport.clock, SystemClock)
     transport.close()
+
+
+def test_half_an_emoji_does_not_spoil_an_answer() -> None:
+    assert Line((200, b'{"data": ["half \\ud83d", "whole \\ud83d\\ude00"]}')).get().body == {
+        "data": ["half ?", "whole \U0001f600"]
+    }
+
+
+def test_what_the_api_says_of_a_person_or_a_key_is_not_repeated() -> None:
+    said = {"detail": f"key {KEY} may not read Jane Doe"}
+    for path, told in (("leads", " (key ... may not read Jane Doe)"), ("leads/sessions", "")):
+        with pytest.raises(errors.RequestRefused) as error:
+            Line((400, said)).get(path)
+        assert str(error.value) == f"LeadBoxer refused {path} with status 400{told}."
