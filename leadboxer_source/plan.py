@@ -23,6 +23,7 @@ from leadboxer_source.transport import Transport
 
 COVERED = ("users", "sessions", "events", "properties")
 
+_CLOCKS_AGREE_MS = 300_000
 _SLICE_SECONDS = settings.MAX_MINUTES * 60
 
 EVERYTHING, COMPANIES, USERS_ONLY = "everything", "companies only", "users only"
@@ -244,24 +245,25 @@ def make_plan(
     clock = clock or SystemClock()
     transport = Transport(config, clock)
     try:
-        return _survey(config, covered, Client(transport, config), clock, most_requests)
+        return _survey(config, covered, Client(transport, config), int(clock.time() * 1000), most_requests)
     finally:
         transport.close()
 
 
-def _survey(config: Settings, covered: Sequence[Stretch], client: Client, clock: Clock, most: int) -> Plan:
-    until = int(clock.time() * 1000)
+def _survey(
+    config: Settings, covered: Sequence[Stretch], client: Client, until: int, most: int, spent: int = 0
+) -> Plan:
     since = config.start_ms
     if since is None:
         since = (until // DAY_MS - settings.RETENTION_DAYS) * DAY_MS
-    if since >= until:
-        raise errors.ConfigurationInvalid("start_date lies in the future: there is nothing to plan.")
-    spans = holes(covered, since, until)
+    # what is covered, and maybe the start, has passed by LeadBoxer's clock, which only an answer tells
+    top = max([until, since + 1, *(stretch.hi + 1 for stretch in covered)])
+    spans = holes(covered, since, top)
     limit = settings.PAGE_LIMIT
-    survey = Survey(spans, covered, limit, most)
+    survey = Survey(spans, covered, limit, most - spent)
     while (ask := survey.next()) is not None:
         # the days to come are empty; they are asked for in case the filter leaves its last day out
-        ahead = settings.OVERLAP_AFTER_DAYS if ask.asked.hi == until else 0
+        ahead = settings.OVERLAP_AFTER_DAYS if ask.asked.hi == top else 0
         days = Days(instant(ask.asked.lo).date(), instant(ask.asked.hi - 1).date() + timedelta(ahead))
         try:
             page = client.page(days, ask.token, limit)
@@ -271,7 +273,12 @@ def _survey(config: Settings, covered: Sequence[Stretch], client: Client, clock:
             limit = settings.FALLBACK_PAGE_LIMIT
             survey.refused(limit)
             continue
+        if spent == survey.spent == 0 and page.server_ms and abs(page.server_ms - until) > _CLOCKS_AGREE_MS:
+            # begun anew by LeadBoxer's clock, as a load will go by it
+            return _survey(config, covered, client, page.server_ms, most, spent=1)
         survey.add(ask, page)
+    if since >= until:
+        raise errors.ConfigurationInvalid("start_date lies in the future: there is nothing to plan.")
     pieces = survey.pieces()
     users = sum(piece.users for piece in pieces)
     rate = _rate(config.rate_limit)
@@ -281,7 +288,7 @@ def _survey(config: Settings, covered: Sequence[Stretch], client: Client, clock:
         made_ms=until,
         since_ms=since,
         rate_limit=rate,
-        spent=survey.spent,
+        spent=spent + survey.spent,
         page_size=survey.page_size,
         estimates=variants(pieces, spans, rate, survey.page_size, all_kinds=all_kinds),
         listed_users=round(sum(piece.users for piece in pieces if piece.listed)),

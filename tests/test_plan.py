@@ -19,15 +19,15 @@ from leadboxer_source.plan import Plan, covered_of, make_plan
 from leadboxer_source.sandbox import World
 from leadboxer_source.settings import DAY_MS, RateLimit, Settings, parse_instant
 from leadboxer_source.survey import MOST_REQUESTS, Survey
-from tests.conftest import NOW_MS, Desk
+from tests.conftest import NOW_MS, Desk, SkewedClock
 
 CLOSE = 0.15
 
 
-def planned(desk: Desk, covered: Any = (), **settings: Any) -> Plan:
+def planned(desk: Desk, covered: Any = (), wrong_by_s: float = 0.0, **settings: Any) -> Plan:
     desk.server.clear_requests()
     account = Settings(desk.world.site, desk.server.key, desk.server.url, RateLimit(10, 60.0), ":memory:", **settings)
-    plan = make_plan(account, covered, clock=desk.clock)
+    plan = make_plan(account, covered, clock=SkewedClock(desk.clock, wrong_by_s))
     assert set(desk.requests()) <= {"leads"}
     assert desk.requests()["leads"] == plan.spent <= MOST_REQUESTS
     return plan
@@ -175,6 +175,21 @@ def test_nobody_there_is_no_work(desk: Desk) -> None:
 def test_a_start_in_the_future_cannot_be_planned(desk: Desk) -> None:
     with pytest.raises(ConfigurationInvalid, match="in the future"):
         planned(desk, start_ms=parse_instant("2031-01-01", "start_date"))
+    with pytest.raises(ConfigurationInvalid, match="in the future"):
+        planned(desk, wrong_by_s=7_200, start_ms=NOW_MS + 3_600_000)
+
+
+def test_what_has_begun_by_leadboxers_clock_can_be_planned(desk: Desk) -> None:
+    desk.world.add_user(NOW_MS - 600_000)
+    plan = planned(desk, wrong_by_s=-7_200, start_ms=NOW_MS - 3_600_000)
+    assert of_children(plan)["sessions"] == needed(desk.world, NOW_MS - 3_600_000)["sessions"] >= 1
+    assert plan.made_ms == pytest.approx(NOW_MS, abs=2_000)
+
+
+def test_what_is_covered_later_than_this_machines_clock_can_be_planned(desk: Desk) -> None:
+    desk.load()
+    plan = planned(desk, covered_of(desk.pipeline().state, desk.world.site), wrong_by_s=-7_200)
+    assert sum(of_children(plan).values()) <= 2
 
 
 def test_the_command_prints_requests_hours_and_how_sure_it_is(
