@@ -1,8 +1,8 @@
 """Airflow 3 (and 2.11): loads LeadBoxer datasets slice by slice, each into a schema of its own.
 
-A run of the DAG is a round. Every dataset gets one slice, on any worker, and while more can be read the next round
-follows at once. So no worker is held for the hours that a first load takes, no dataset waits for
-another's history, and a crash costs a slice. What is loaded is kept in the destination; workers keep nothing.
+A run of the DAG is a round. Every dataset gets one slice, on any worker, and the next round follows at once for those
+that can go on. So no worker is held for the hours that a first load takes, no dataset waits for another's history, and
+a crash costs a slice. What is loaded is kept in the destination; workers keep nothing.
 
 Copy this file to the DAGs folder, install `leadboxer-source` with the destination's extra on the workers, and set:
 
@@ -11,17 +11,18 @@ Copy this file to the DAGs folder, install `leadboxer-source` with the destinati
         "password": "API KEY", "extra": {"datasets": {"acme": "DATASET ID", "globex": "DATASET ID"}}}'
     airflow connections add leadboxer_warehouse --conn-uri postgres://USER:PASSWORD@HOST:5432/DATABASE
 
-The extra of `leadboxer` may hold any setting of `leadboxer_source` and of `sync`. If workers run on several machines,
-or the pool has several slots, set `limiter_store` to an address that all of them reach, such as `redis://HOST/0`. The
-type of `leadboxer_warehouse` is dlt's name of the destination; one whose credentials are no URI, such as BigQuery's and
-Snowflake's, has them in its extra as dlt names them, `{"destination": "bigquery", "credentials": {...}}`.
+Each dataset gets a schema `CONNECTION_NAME`, such as `leadboxer_acme`. The extra of `leadboxer` may hold any setting of
+`leadboxer_source`. If workers run on several machines, or the pool has several slots, set `limiter_store` to an address
+that all of them reach, such as `redis://HOST/0`. The type of `leadboxer_warehouse` is dlt's name of the destination;
+one whose credentials are no URI has them in its extra, as `{"destination": "bigquery", "credentials": {...}}`.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
@@ -33,55 +34,90 @@ ACCOUNTS = ("leadboxer",)
 """Connections, one for each API key. Each has a DAG and a pool of its own, both named like the connection."""
 
 WAREHOUSE = "leadboxer_warehouse"
+HUNG_AFTER = timedelta(hours=1)
+"""Then a slice is given up: it may wait a quarter of an hour for quota and has to be written to the destination."""
+
 TABLES = ("users", "sessions", "events", "properties", "load_failures", "load_runs")
+
+Dataset = tuple[str, str]
+"""Connection and name."""
 
 
 def slice_minutes(datasets: int) -> float:
-    """Returns how long each of so many datasets may load in a round, so that the round ends in two hours if it can."""
-    return max(2.0, min(15.0, 120 / datasets))
+    """Length of a slice, so that a round takes an hour at the most; over 30 datasets it takes two minutes for each."""
+    return max(2.0, min(15.0, 60 / max(1, datasets)))
 
 
-def load_slice(account_id: str, name: str, site: str, minutes: float) -> dict[str, Any]:
-    """Loads one slice of a dataset into the schema `ACCOUNT_NAME`; returns how it went."""
+def schemas(datasets: Iterable[Dataset]) -> dict[Dataset, str]:
+    """Names each dataset's schema in letters that dlt leaves as they are; two datasets must not share one."""
+    owners: dict[str, Dataset] = {}
+    for account_id, name in datasets:
+        schema = re.sub("[^a-z0-9]+", "_", f"{account_id}_{name}".lower()).strip("_")
+        if not re.search("[A-Za-z0-9]", name):
+            raise AirflowFailException(f"Give dataset {name!r} of {account_id} a name with a letter or a digit.")
+        if schema in owners:
+            raise AirflowFailException(
+                f"Rename {name!r} of {account_id} or {owners[schema][1]!r} of {owners[schema][0]}: "
+                f"both would be loaded into the schema {schema}."
+            )
+        owners[schema] = (account_id, name)
+    return {dataset: schema for schema, dataset in owners.items()}
+
+
+def credentials(warehouse: Any) -> Any:
+    """The destination's credentials as dlt takes them: from extra, else the connection's URI."""
+    extra = {name: value for name, value in warehouse.extra_dejson.items() if name != "destination"}
+    if "credentials" in extra:
+        return extra["credentials"]
+    warehouse.extra = json.dumps(extra) if extra else None  # what is left belongs into the URI
+    return warehouse.get_uri()
+
+
+def load_slice(account_id: str, name: str, site: str, schema: str, minutes: float) -> dict[str, Any]:
+    """Loads one slice of a dataset into its schema; returns how it went."""
     # imported here: the file is parsed every half minute, and importing dlt takes seconds
     import dlt
     from dlt.common.destination import Destination
     from dlt.common.exceptions import TerminalException
 
-    from leadboxer_source import LeadBoxerError, sync
+    from leadboxer_source import sync
 
     account, warehouse = BaseHook.get_connection(account_id), BaseHook.get_connection(WAREHOUSE)
     destination = Destination.from_reference(
-        warehouse.extra_dejson.get("destination", warehouse.conn_type),
-        credentials=warehouse.extra_dejson.get("credentials") or warehouse.get_uri(),
+        warehouse.extra_dejson.get("destination", warehouse.conn_type), credentials=credentials(warehouse)
     )
-    settings = {"limiter_store": f"{gettempdir()}/{account_id}-rate-limit.sqlite", **account.extra_dejson}
+    settings = {
+        "limiter_store": f"{gettempdir()}/{account_id}-rate-limit.sqlite",
+        "max_minutes": minutes,
+        "chunk_size": round(50 * minutes / 15),  # users between two looks at the clock: 50 outlast a short slice
+        **account.extra_dejson,
+    }
     del settings["datasets"]
     with TemporaryDirectory() as folder:
         try:
             result = sync(
-                dlt.pipeline(
-                    f"{account_id}_{name}",
-                    destination=destination,
-                    dataset_name=f"{account_id}_{name}",
-                    pipelines_dir=str(Path(folder)),
-                ),
+                dlt.pipeline(schema, destination=destination, dataset_name=schema, pipelines_dir=folder),
                 site=site,
                 api_key=account.password,
                 base_url=account.host,
-                **{"max_minutes": minutes, **settings},
+                slice_minutes=settings["max_minutes"],  # one slice, however long it is
+                **settings,
             )
-        except LeadBoxerError as error:
-            if isinstance(error, TerminalException):
-                raise AirflowFailException(str(error)) from error  # a wrong key stays wrong: do not retry
-            raise
+        except TerminalException as error:
+            raise AirflowFailException(str(error)) from error  # a wrong key stays wrong: do not retry
     return {
         "dataset": name,
         "complete": result.complete,
-        "can_go_on": result.can_go_on,
         "stopped": result.stopped,
+        "can_go_on": result.can_go_on,
         "requests": result.requests,
     }
+
+
+def full_round(run: Any) -> float:
+    """When the last round over all datasets began: within the hour before the run, else the run is one."""
+    began, last = run.start_date.timestamp(), (run.conf or {}).get("full_round", 0.0)
+    return float(last if began - last < 3600 else began)
 
 
 def rounds(account_id: str) -> None:
@@ -101,19 +137,25 @@ def rounds(account_id: str) -> None:
     def leadboxer() -> None:
         @task
         def datasets() -> list[dict[str, Any]]:
-            ids = BaseHook.get_connection(account_id).extra_dejson["datasets"]
-            for name in ids:
-                # each destination spells other names its own way, and two datasets must not meet in one schema
-                if not re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-                    raise AirflowFailException(f"Name the dataset {name!r} with a-z, 0-9 and _: a schema is called so.")
-            return [{"name": name, "site": site, "minutes": slice_minutes(len(ids))} for name, site in ids.items()]
+            """The datasets of this round: all, or those that the round before could not finish."""
+            extras = {each: BaseHook.get_connection(each).extra_dejson for each in ACCOUNTS}
+            names = schemas((each, name) for each, extra in extras.items() for name in extra.get("datasets", {}))
+            run, sites = get_current_context()["dag_run"], extras[account_id].get("datasets", {})
+            if not sites:
+                raise AirflowFailException(f"The extra of the connection {account_id} names no datasets.")
+            if full_round(run) < run.start_date.timestamp():
+                sites = {name: site for name, site in sites.items() if name in run.conf["datasets"]}
+            minutes = slice_minutes(len(sites))
+            return [
+                {"name": name, "site": site, "schema": names[account_id, name], "minutes": minutes}
+                for name, site in sites.items()
+            ]
 
-        # a statement that hangs must not hold the only slot for ever
-        @task(pool=account_id, outlets=assets, map_index_template="{{ dataset }}", execution_timeout=timedelta(hours=2))
-        def load(name: str, site: str, minutes: float) -> dict[str, Any]:
+        @task(pool=account_id, outlets=assets, map_index_template="{{ dataset }}", execution_timeout=HUNG_AFTER)
+        def load(name: str, site: str, schema: str, minutes: float) -> dict[str, Any]:
             context = get_current_context()
             context["dataset"] = name
-            report = load_slice(account_id, name, site, minutes)
+            report = load_slice(account_id, name, site, schema, minutes)
             for asset in assets:
                 context["outlet_events"][asset].extra = report
             return report
@@ -125,13 +167,16 @@ def rounds(account_id: str) -> None:
             return f"{sum(done)} of {len(done)} datasets are covered"
 
         @task.short_circuit(trigger_rule="all_done")
-        def more_to_read(reports: Any) -> bool:
-            """Not where all is covered, nor where a day's quota is spent: then the schedule is soon enough."""
-            return any(report["can_go_on"] for report in reports)
+        def unfinished(reports: Any) -> dict[str, Any]:
+            """What the next round is for; nothing if nobody can go on at once."""
+            ready = [report["dataset"] for report in reports if report["can_go_on"]]
+            later = {each["dataset"]: each["stopped"] for each in reports if not each["complete"] | each["can_go_on"]}
+            print(f"{len(ready)} datasets go on at once. Left to the next schedule: {later or 'none'}.")
+            return {"datasets": ready, "full_round": full_round(get_current_context()["dag_run"])} if ready else {}
 
         loaded = load.expand_kwargs(datasets())
         summary(loaded)
-        more_to_read(loaded) >> TriggerDagRunOperator(task_id="next_round", trigger_dag_id=account_id)
+        TriggerDagRunOperator(task_id="next_round", trigger_dag_id=account_id, conf=unfinished(loaded))
 
     leadboxer()
 

@@ -1,4 +1,4 @@
-"""Dagster: an asset for each table. A run loads one slice, and a sensor asks for the next while more can be read.
+"""Dagster: an asset for each table. A run loads one slice, and a sensor asks for the next while it can go on.
 
     pip install "leadboxer-source[dagster,duckdb]" dagster-webserver
     dagster dev -f dagster_assets.py
@@ -15,39 +15,49 @@ import dagster as dg
 import dlt
 from dagster_dlt import DagsterDltResource, dlt_assets
 
-from leadboxer_source import Report, leadboxer_source
+from leadboxer_source import Report, SyncResult, leadboxer_source
 
-CAN_GO_ON = "leadboxer/can_go_on"
-PIPELINE: dict[str, Any] = {"pipeline_name": "leadboxer", "destination": "duckdb", "dataset_name": "leadboxer_data"}
+STOPPED, CAN_GO_ON = "leadboxer/stopped", "leadboxer/can_go_on"
+
+
+def pipeline_in(folder: str) -> dlt.Pipeline:
+    """The pipeline, with its working files in a folder."""
+    return dlt.pipeline("leadboxer", destination="duckdb", dataset_name="leadboxer_data", pipelines_dir=folder)
+
+
+with TemporaryDirectory() as empty:
+    anywhere = pipeline_in(empty)
 
 
 @dlt_assets(
-    # no account is needed to know the tables; the run brings its own
+    # no account and no folder is needed to know the tables; the run brings its own
     dlt_source=leadboxer_source("0" * 32, "none"),
-    dlt_pipeline=dlt.pipeline(**PIPELINE),
+    dlt_pipeline=anywhere,
     name="leadboxer",
     group_name="leadboxer",
     pool="leadboxer",  # its limit is the number of slices at a time for the key: 1
 )
 def tables(context: dg.AssetExecutionContext, dlt_resource: DagsterDltResource) -> Iterator[Any]:
-    """Loads one slice: about 15 minutes, newest data first. No rows stay behind in the working files."""
+    """Loads one slice: 15 minutes at the most, newest data first."""
     reports: list[Report] = []
     with TemporaryDirectory() as folder:
         source = leadboxer_source(watch=reports.append)
-        yield from dlt_resource.run(
-            context, dlt_source=source, dlt_pipeline=dlt.pipeline(**PIPELINE, pipelines_dir=folder)
-        )
-    context.instance.add_run_tags(context.run_id, {CAN_GO_ON: str(reports[-1].can_go_on)})
+        yield from dlt_resource.run(context, dlt_source=source, dlt_pipeline=pipeline_in(folder))
+    tags = {STOPPED: reports[-1].stopped, CAN_GO_ON: str(SyncResult(runs=reports).can_go_on)}
+    context.instance.add_run_tags(context.run_id, tags)
 
 
 load = dg.define_asset_job("load_leadboxer", selection=[tables])
 
 
 @dg.run_status_sensor(run_status=dg.DagsterRunStatus.SUCCESS, monitored_jobs=[load], request_job=load)
-def until_covered(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest]:
-    """Asks for the next slice after one that can go on; not where all is covered, or a day's quota is spent."""
-    if context.dagster_run.tags.get(CAN_GO_ON) == "True":
+def until_covered(context: dg.RunStatusSensorContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Asks for the next slice after one that can be gone on from at once."""
+    tags = context.dagster_run.tags
+    if tags.get(CAN_GO_ON) == "True":
         yield dg.RunRequest(run_key=context.dagster_run.run_id)
+    else:
+        yield dg.SkipReason(f"The last slice ended with: {tags.get(STOPPED)}. The schedule asks for the next.")
 
 
 defs = dg.Definitions(

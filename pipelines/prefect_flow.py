@@ -19,26 +19,27 @@ from leadboxer_source import SyncResult, sync
 
 
 def may_pass(_task: Any, _run: Any, state: Any) -> bool:
-    """Tells whether a retry can help: a wrong key stays wrong."""
+    """Whether a retry can help: a wrong key stays wrong."""
     return not isinstance(state.result(raise_on_failure=False), TerminalException)
 
 
 @task(retries=3, retry_delay_seconds=[60, 300, 900], retry_condition_fn=may_pass)
 def load_slice(max_minutes: float) -> SyncResult:
-    """Loads one slice."""
+    """Loads one slice; returns how it went."""
     with TemporaryDirectory() as folder:
         pipeline = dlt.pipeline("leadboxer", destination="duckdb", dataset_name="leadboxer_data", pipelines_dir=folder)
         return sync(pipeline, max_minutes=max_minutes)
 
 
-@flow
+@flow(log_prints=True)
 def leadboxer(max_minutes: float = 55, slice_minutes: float = 15) -> bool:
-    """Loads for `max_minutes`, or until all is covered or a day's quota is spent; the next run goes on."""
+    """Loads until all is covered, or for `max_minutes`, or until a quota is spent; the next run goes on."""
     deadline = time.monotonic() + max_minutes * 60
-    result = load_slice(slice_minutes)
-    while result.can_go_on and time.monotonic() < deadline:
-        result = load_slice(slice_minutes)
-    return bool(result.complete)
+    while True:
+        result: SyncResult = load_slice(slice_minutes)
+        if not result.can_go_on or time.monotonic() > deadline:
+            print(f"The last slice ended with: {result.stopped}. The next run of the flow loads what is missing.")
+            return result.complete
 
 
 if __name__ == "__main__":

@@ -33,6 +33,33 @@ from tests.servers import free_port
 
 pytestmark = pytest.mark.orchestrators
 
+DECISIONS = """
+import sys
+from datetime import datetime, timezone
+from types import SimpleNamespace
+sys.path.insert(0, {folder!r})
+import airflow_dag as example
+
+for names in ("acme", "Acme GmbH"), ("acme-eu", "Acme.EU"), ("...", "acme"):
+    try:
+        print("named", *example.schemas(("leadboxer_2", name) for name in names).values())
+    except example.AirflowFailException as refused:
+        print("refused", refused)
+try:
+    example.schemas([("leadboxer", "eu_main"), ("leadboxer_eu", "main")])
+except example.AirflowFailException as refused:
+    print("refused", refused)
+began = datetime.fromtimestamp(10_000, timezone.utc)
+for conf in None, {{}}, {{"full_round": 6_500.0}}, {{"full_round": 6_300.0}}:
+    print("full", example.full_round(SimpleNamespace(start_date=began, conf=conf)))
+print("minutes", [example.slice_minutes(datasets) for datasets in (0, 1, 4, 10, 200)])
+from airflow.sdk import Connection
+plain = dict(conn_id="w", conn_type="postgres", host="h", login="u", password="p", schema="d")
+print("given", example.credentials(Connection(**plain, extra='{{"destination": "postgres"}}')))
+print("given", example.credentials(Connection(**plain, extra='{{"destination": "x", "sslmode": "require"}}')))
+print("given", example.credentials(Connection(**plain, extra='{{"destination": "snowflake", "credentials": "c"}}')))
+"""
+
 PARSING = """
 import socket, sys, time
 import airflow.dag_processing.processor, airflow.models.dagbag  # what parses DAGs has these already
@@ -137,6 +164,25 @@ def test_the_dag_is_parsed_in_a_second_without_network_and_secrets(tmp_path: Pat
     assert "heavy []" in told
 
 
+def test_names_slices_and_credentials_are_decided_as_the_documentation_says(tmp_path: Path) -> None:
+    env = environment(tmp_path, AIRFLOW_HOME=str(tmp_path), AIRFLOW__CORE__LOAD_EXAMPLES="False")
+    told = run([orchestrator("python"), "-c", DECISIONS.format(folder=str(PIPELINES))], env, tmp_path)
+    lines = [line for line in told.splitlines() if line.startswith(("named", "refused", "full", "minutes", "given"))]
+    assert lines == [
+        "named leadboxer_2_acme leadboxer_2_acme_gmbh",
+        "refused Rename 'Acme.EU' of leadboxer_2 or 'acme-eu' of leadboxer_2: "
+        "both would be loaded into the schema leadboxer_2_acme_eu.",
+        "refused Give dataset '...' of leadboxer_2 a name with a letter or a digit.",
+        "refused Rename 'main' of leadboxer_eu or 'eu_main' of leadboxer: "
+        "both would be loaded into the schema leadboxer_eu_main.",
+        *("full 10000.0", "full 10000.0", "full 6500.0", "full 10000.0"),
+        "minutes [15.0, 15.0, 15.0, 6.0, 2.0]",
+        "given postgres://u:p@h/d",
+        "given postgres://u:p@h/d?sslmode=require",
+        "given c",
+    ]
+
+
 def test_the_task_group_of_dlt_loads_a_slice(tmp_path: Path) -> None:
     dataset, database = world(1), tmp_path / "warehouse.duckdb"
     with Sandbox(dataset, rate_limit=None) as server:
@@ -175,6 +221,20 @@ def test_dag_test_runs_a_round_where_one_dataset_is_refused_and_the_others_go_on
     loaded = {row[0] for row in rows("SELECT user_id FROM users")}
     assert 0 < len(loaded) < len(newest)
     assert loaded == set(newest[: len(loaded)])
+
+
+def test_a_round_after_a_spent_quota_is_left_to_the_schedule(tmp_path: Path) -> None:
+    dataset = world(1)
+    with Sandbox(dataset, rate_limit=None) as server:
+        server.faults.fail_next("events", "daily_quota", times=1_000)
+        warehouse = {"conn_type": "duckdb", "extra": {"credentials": str(tmp_path / "warehouse.duckdb")}}
+        airflow = Airflow(tmp_path, server, [dataset], warehouse, rate_limit="unlimited")
+        airflow.command("db", "migrate")
+        airflow.command("pools", "set", "leadboxer", "1", "one slice at a time")
+        told = airflow.command("dags", "test", "leadboxer")
+    assert "state=success" in told
+    assert "Left to the next schedule: {'client0': 'quota'}" in told
+    assert "Dag Run triggered successfully" not in told
 
 
 def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: Path, postgres: str) -> None:
@@ -219,19 +279,22 @@ def test_a_scheduler_loads_four_datasets_of_one_key_over_two_workers(tmp_path: P
         "one round was not enough"
     )
     assert went_on[-1] == 0, "the last round leaves nothing to do"
-    for tasks, triggered in zip(grid, went_on, strict=True):
+    slices = [states(tasks)["load", "success"] for tasks in grid]
+    assert slices[0] == 4
+    for tasks, number, triggered in zip(grid, slices, went_on, strict=True):
+        assert 0 < number <= 4
         assert states(tasks) == {
             ("datasets", "success"): 1,
-            ("load", "success"): 4,
+            ("load", "success"): number,
             ("summary", "success"): 1,
-            ("more_to_read", "success"): 1,
+            ("unfinished", "success"): 1,
             ("next_round", "success" if triggered else "skipped"): 1,
         }
     assert {event["name"] for event in events} == {f"leadboxer://leadboxer/{table}" for table in RESOURCES}
-    assert Counter(event["extra"]["dataset"] for event in events) == {
-        f"client{number}": len(RESOURCES) * len(runs) for number in range(4)
-    }
     loads = [task for tasks in grid for task in tasks if task["task_id"] == "load"]
+    assert Counter(event["extra"]["dataset"] for event in events) == Counter(
+        task["rendered_map_index"] for task in loads for _ in RESOURCES
+    )
     assert {task["rendered_map_index"] for task in loads} == {f"client{number}" for number in range(4)}
     assert any(overlap(one, other) for one in loads for other in loads if one is not other), "nothing ran side by side"
     assert not any(server.key in path.read_text() for path in (tmp_path / "logs").rglob("*.log"))

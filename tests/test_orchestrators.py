@@ -5,15 +5,17 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from leadboxer_source.sandbox import Profile, Sandbox, World
+from leadboxer_source.sandbox import Sandbox, World
 from leadboxer_source.sync import RESOURCES
 from tests.outside import (
     PIPELINES,
@@ -45,7 +47,7 @@ with dg.instance_for_test() as instance:
         ended = dg.build_run_status_sensor_context(
             "until_covered", result.get_run_success_event(), instance, result.dagster_run
         )
-        if not list(example.until_covered(ended)):
+        if not any(isinstance(answer, dg.RunRequest) for answer in example.until_covered(ended)):
             break
     print("told", json.dumps([runs, sorted(materialized)]))
 """
@@ -54,7 +56,7 @@ PREFECT = """
 import sys
 sys.path.insert(0, {folder!r})
 import prefect_flow
-print("covered", prefect_flow.leadboxer(slice_minutes=0.001))
+print("covered", prefect_flow.leadboxer(slice_minutes={slice_minutes}))
 """
 
 
@@ -69,54 +71,78 @@ def server(dataset: World) -> Iterator[Sandbox]:
         yield made
 
 
+def runs_of_dagster(home: Path, server: Sandbox, dataset: World, **settings: str) -> tuple[int, set[str]]:
+    """Runs the job until its sensor asks for no more; returns how often, and what was materialised."""
+    (temporary := home / "temporary").mkdir()
+    env = environment(
+        home,
+        server,
+        dataset.site,
+        DAGSTER_HOME=str(home),
+        DESTINATION__DUCKDB__CREDENTIALS=str(home / "leadboxer.duckdb"),
+        TMPDIR=str(temporary),
+        **settings,
+    )
+    told = run([orchestrator("python"), "-c", DAGSTER.format(folder=str(PIPELINES))], env, home)
+    assert not list(temporary.rglob("*")), "rows were left behind"
+    runs, materialised = json.loads(next(line for line in told.splitlines() if line.startswith("told"))[4:])
+    return runs, set(materialised)
+
+
+def told_by_prefect(home: Path, server: Sandbox, dataset: World, *, slice_minutes: float, **settings: str) -> str:
+    """Runs the flow and returns what it said."""
+    env = environment(
+        home,
+        server,
+        dataset.site,
+        DESTINATION__DUCKDB__CREDENTIALS=str(home / "leadboxer.duckdb"),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_HOME=str(home / "prefect"),
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+    )
+    script = PREFECT.format(folder=str(PIPELINES), slice_minutes=slice_minutes)
+    return run([orchestrator("python"), "-c", script], {**env, **settings}, home, may_fail=True)
+
+
 def test_dagster_materialises_an_asset_for_each_table_slice_by_slice(
     tmp_path: Path, server: Sandbox, dataset: World
 ) -> None:
-    database = tmp_path / "leadboxer.duckdb"
-    env = environment(
-        tmp_path,
-        server,
-        dataset.site,
-        DAGSTER_HOME=str(tmp_path),
-        DESTINATION__DUCKDB__CREDENTIALS=str(database),
-        SOURCES__LEADBOXER__MAX_REQUESTS="25",
-        SOURCES__LEADBOXER__CHUNK_SIZE="3",
-    )
-    told = run([orchestrator("python"), "-c", DAGSTER.format(folder=str(PIPELINES))], env, tmp_path)
-    runs, materialised = json.loads(next(line for line in told.splitlines() if line.startswith("told"))[4:])
+    settings = {"SOURCES__LEADBOXER__MAX_REQUESTS": "25", "SOURCES__LEADBOXER__CHUNK_SIZE": "3"}
+    runs, materialised = runs_of_dagster(tmp_path, server, dataset, **settings)
     assert runs > 1
     assert {name.removeprefix("dlt_leadboxer_") for name in materialised} == set(RESOURCES)
-    assert_equal_to_truth(duckdb_rows(database), dataset)
-
-
-def prefect(tmp_path: Path, server: Sandbox, dataset: World) -> str:
-    env = environment(
-        tmp_path,
-        server,
-        dataset.site,
-        DESTINATION__DUCKDB__CREDENTIALS=str(tmp_path / "leadboxer.duckdb"),
-        PREFECT_SERVER_ANALYTICS_ENABLED="false",
-        PREFECT_HOME=str(tmp_path / "prefect"),
-        SOURCES__LEADBOXER__CHUNK_SIZE="6",
-    )
-    return run([orchestrator("python"), "-c", PREFECT.format(folder=str(PIPELINES))], env, tmp_path)
-
-
-def test_prefect_leaves_a_spent_quota_to_the_next_flow_run(tmp_path: Path, server: Sandbox, dataset: World) -> None:
-    server.profile = Profile(daily_quota=10)
-    assert "covered False" in prefect(tmp_path, server, dataset)
-    rows = duckdb_rows(tmp_path / "leadboxer.duckdb")
-    assert rows("SELECT count(DISTINCT run_id) FROM load_runs WHERE stopped = 'quota'") == [(1,)]
+    assert_equal_to_truth(duckdb_rows(tmp_path / "leadboxer.duckdb"), dataset)
 
 
 def test_prefect_runs_a_task_for_each_slice(tmp_path: Path, server: Sandbox, dataset: World) -> None:
-    database = tmp_path / "leadboxer.duckdb"
-    told = prefect(tmp_path, server, dataset)
-    assert "covered True" in told
+    told = told_by_prefect(tmp_path, server, dataset, slice_minutes=0.001, SOURCES__LEADBOXER__CHUNK_SIZE="6")
+    assert "covered True" in told, told[-4_000:]
     assert "Beginning flow run" in told
-    rows = duckdb_rows(database)
+    rows = duckdb_rows(tmp_path / "leadboxer.duckdb")
     assert rows("SELECT count(*) FROM _dlt_loads")[0][0] > 1, "one slice was not enough"
     assert_equal_to_truth(rows, dataset)
+
+
+def test_dagster_leaves_a_spent_quota_to_its_schedule(tmp_path: Path, server: Sandbox, dataset: World) -> None:
+    server.faults.fail_next("events", "daily_quota", times=1_000)
+    runs, _ = runs_of_dagster(tmp_path, server, dataset)
+    assert runs == 1
+
+
+def test_prefect_leaves_a_spent_quota_to_its_schedule(tmp_path: Path, server: Sandbox, dataset: World) -> None:
+    server.faults.fail_next("events", "daily_quota", times=1_000)
+    told = told_by_prefect(tmp_path, server, dataset, slice_minutes=15)
+    assert "covered False" in told, told[-4_000:]
+    assert duckdb_rows(tmp_path / "leadboxer.duckdb")("SELECT count(*) FROM _dlt_loads") == [(1,)]
+    with closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as shown:
+        messages = [message for (message,) in shown.execute("SELECT message FROM log")]
+    assert "The last slice ended with: quota. The next run of the flow loads what is missing." in messages
+
+
+def test_prefect_does_not_retry_a_wrong_key(tmp_path: Path, server: Sandbox, dataset: World) -> None:
+    told = told_by_prefect(tmp_path, server, dataset, slice_minutes=15, SOURCES__LEADBOXER__API_KEY="wrong")
+    assert "CredentialsRejected" in told, told[-4_000:]
+    assert len(server.requests) == 1
 
 
 def test_cron_goes_on_from_the_destination_and_skips_a_turn_while_one_runs(

@@ -160,3 +160,17 @@ def test_what_lies_below_a_window_is_not_claimed_with_the_covered_users_around_i
     desk.world._users[unknown].changes.update(lastEvent="soon", eventEsTimestamp="soon", eventUnixTimestamp="soon")
     desk.load(start_date="2026-11-15")
     assert desk.rows("SELECT count(DISTINCT session_id) FROM events") == [(91,)]
+
+
+def test_a_sync_goes_on_at_once_after_a_spent_budget_and_not_after_a_spent_quota(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.configure(monkeypatch, rate_limit="unlimited", limiter_store=":memory:")
+    result = sync(desk.pipeline(), max_requests=5, clock=desk.clock)
+    assert (result.stopped, result.can_go_on) == ("requests", True)
+    desk.server.faults.fail_next("events", "daily_quota", times=1_000)
+    result = sync(desk.pipeline(), clock=desk.clock)
+    assert (result.stopped, result.complete, result.can_go_on, len(result.runs)) == ("quota", False, False, 1)
+    desk.server.faults = type(desk.server.faults)()
+    result = sync(desk.pipeline(), clock=desk.clock)
+    assert (result.complete, result.can_go_on) == (True, False)
