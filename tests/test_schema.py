@@ -41,3 +41,8 @@ def test_every_table_says_what_it_is_for() -> None:
     for name in TABLES:
         section = FORMATS["markdown"]().split(f"\n## {name}\n\n")[1]
         assert not section.startswith("\n"), f"schema.py has no sentence for {name}"
+
+
+def test_the_header_speaks_to_whoever_reads_the_tables() -> None:
+    header = FORMATS["markdown"]().split("```")[0]
+    assert "leadboxer_source/" not in header, "not to whoever changes the code"
