@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import dlt
 from dlt.destinations.fs_client import FSClientBase
-from dlt.destinations.sql_client import WithSqlClient
+from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from leadboxer_source import errors, settings
 from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Client, Days, Record, records_of
@@ -81,16 +81,16 @@ def check_destination(pipeline: dlt.Pipeline) -> Finding:
             client.fs_client.makedirs(client.dataset_path, exist_ok=True)
             client.fs_client.pipe_file(probe, b"")
             client.fs_client.rm_file(probe)
-        elif isinstance(client, WithSqlClient):
-            with client.sql_client as sql:
-                made = not sql.has_dataset()
-                if made:
-                    sql.create_dataset()
-                table = sql.make_qualified_table_name(_PROBE)
-                sql.execute_sql(f"CREATE TABLE {table} (probe INT)")
-                sql.execute_sql(f"DROP TABLE {table}")
-                if made:
-                    sql.drop_dataset()
+        elif isinstance(client, SqlJobClientBase):
+            sql = client.sql_client  # open already; opened twice it would not be closed
+            made = not sql.has_dataset()
+            if made:
+                sql.create_dataset()
+            table = sql.make_qualified_table_name(_PROBE)
+            sql.execute_sql(f"CREATE TABLE {table} (probe INT)")
+            sql.execute_sql(f"DROP TABLE {table}")
+            if made:
+                sql.drop_dataset()
         else:
             client.is_storage_initialized()
             return Finding("destination", "doubtful", f"{name} answers; whether it can be written, a load will tell.")

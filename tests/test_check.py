@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from leadboxer_source.check import check_account, clock_finding
@@ -151,6 +152,13 @@ def test_a_destination_that_cannot_be_written_is_wrong(checked: Any) -> None:
     assert findings["destination"]["state"] == "wrong"
     assert "taken.duckdb" in findings["destination"]["told"]
     assert findings["key"]["state"] == "fine"
+
+
+def test_a_file_that_is_there_is_left_as_it_was(checked: Any) -> None:
+    with duckdb.connect("mine.duckdb") as connection:
+        connection.execute("CREATE TABLE mine (a INT)")
+    assert checked("--db", "mine.duckdb")[0] == 0
+    assert [path.name for path in Path().glob("mine*")] == ["mine.duckdb"], "no connection stays open"
 
 
 def test_a_folder_of_files_can_be_checked(checked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
