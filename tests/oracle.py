@@ -315,12 +315,6 @@ class Site:
             self.listed = add(self.listed, map(_days_of, self._listings()))
         return report
 
-    def present(self, user_id: str) -> str:
-        """Who a user is by now."""
-        while user_id in self.world.merged:
-            user_id = self.world.merged[user_id]
-        return user_id
-
     def last_listing_ms(self) -> int:
         return max((int(request.at * 1000) for request in self._listings()), default=0)
 
@@ -341,7 +335,7 @@ class Oracle:
         covered = {name: memory.covered for name, memory in memories.items()}
         aside = {name: set(memories[name].set_aside) for name in (SESSIONS, EVENTS)}
         # whoever is set aside may have become part of somebody else since
-        unread = {self.site.present(user_id) for user_id in aside[SESSIONS]}
+        unread = {self.site.world.present(user_id) for user_id in aside[SESSIONS]}
         owners = {user["use_id"]: user["lastEvent"] for user in truth.users}
         for name, stretches in covered.items():
             assert stretches == add([], stretches), f"{name}: not ascending, disjoint and apart"

@@ -132,6 +132,12 @@ class World:
         """Tells whether the user exists: was not merged away, did not expire."""
         return user_id in self._users
 
+    def present(self, user_id: str) -> str:
+        """Returns who a user is by now: whoever they were merged into, if they were."""
+        while user_id in self.merged:
+            user_id = self.merged[user_id]
+        return user_id
+
     def kind(self, user_id: str) -> str:
         """Returns `company`, `person` or `unidentified`."""
         return ("unidentified", "company", "person")[self._users[user_id].number % 3]
@@ -195,7 +201,7 @@ class World:
         session_id = f"{start_ms}{self._next():03}.{suffix}"
 
         def change() -> None:
-            self._visit(self._users[self._present(user_id)], session_id, start_ms, at_ms, events)
+            self._visit(self._users[self.present(user_id)], session_id, start_ms, at_ms, events)
 
         return self._happen(visible_at_ms, change, session_id)
 
@@ -251,11 +257,6 @@ class World:
     def _next(self) -> int:
         self._serial += 1
         return self._serial
-
-    def _present(self, user_id: str) -> str:
-        while user_id in self.merged:
-            user_id = self.merged[user_id]
-        return user_id
 
     def _visit(self, user: User, session_id: str, start_ms: int, at_ms: int, events: int) -> None:
         session = Session(session_id, user, start_ms)
