@@ -76,6 +76,9 @@ class _TimelyAdapter(HTTPAdapter):
 class Transport:
     """Sends requests to one account: paced for each endpoint, retried, with the key in the header only."""
 
+    later = "what was loaded is kept, run again later"
+    """What is said to whoever gets no answer."""
+
     def __init__(self, config: Settings, clock: Clock | None = None) -> None:
         self.requests: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
@@ -144,7 +147,7 @@ class Transport:
             told = f"{self._host} did not answer {path} as LeadBoxer does: {failure.reason}"
             if failure.foreign:
                 raise errors.NotLeadBoxer(f"{told}; check base_url and any proxy in between.") from None
-            raise errors.ApiUnavailable(f"{told}; what was loaded is kept, run again later.") from None
+            raise errors.ApiUnavailable(f"{told}; {self.later}.") from None
 
     def close(self) -> None:
         """Ends all waiting and gives connections back."""
