@@ -164,10 +164,13 @@ class Children:
         dlt does not tell whether a chunk is still on its way to a child: it may be held by a fork of the pipe. But it
         polls its generators in turn, so a few polls in which nothing moved prove that nothing is left.
         """
+        return self._quiet(lambda: self._collecting > 0)
+
+    def _quiet(self, is_busy: Callable[[], bool]) -> Iterator[None]:
         quiet, turns = 0, self._turns
         while quiet < _QUIET_POLLS:
             yield None
-            moved = self._collecting > 0 or turns != self._turns
+            moved = is_busy() or turns != self._turns
             quiet, turns = (0 if moved else quiet + 1), self._turns
 
     def owed_requests(self) -> dict[str, int]:
@@ -178,7 +181,7 @@ class Children:
         """Estimates how long the lanes need for what they hold; they work side by side."""
         return max(lane.seconds_for(lane.backlog) for lane in self._lanes.values())
 
-    def expected_seconds(self, visits: int = 0) -> float:
+    def expected_seconds(self, visits: int) -> float:
         """Estimates how long it takes until all is read of those handed out, and of so many visits more."""
         if not self._with_events:
             return self.owed_seconds() + self._lanes[SESSIONS].seconds_for(visits)
@@ -189,11 +192,7 @@ class Children:
 
     def sessions_read(self) -> Iterator[None]:
         """Yields `None` until it is known which sessions those have who were handed out; see `rest`."""
-        quiet, turns = 0, self._turns
-        while quiet < _QUIET_POLLS:
-            yield None
-            moved = self._lanes[SESSIONS].backlog > 0 or turns != self._turns
-            quiet, turns = (0 if moved else quiet + 1), self._turns
+        yield from self._quiet(lambda: self._lanes[SESSIONS].backlog > 0)
         # somebody's filter may keep users and sessions from coming here
         self._visits.clear()
         self._lost_sessions = len(self._owing_sessions)

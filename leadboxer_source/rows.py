@@ -199,8 +199,8 @@ class Shape:
                     bag[name] = value
                 elif value != "" and value is not None:
                     row[column] = value
-                if name in self._promoted and self._may_fill(self._promoted[name], as_text(value)):
-                    row[self._promoted[name]] = as_text(value)
+                if name in self._promoted and self._may_fill(self._promoted[name], text := as_text(value)):
+                    row[self._promoted[name]] = text
         row["properties"] = bag or None
         return row
 

@@ -170,7 +170,7 @@ class Settings:
     @property
     def is_narrowed(self) -> bool:
         """Whether the listing leaves some users out."""
-        return self.display != DISPLAY or bool(self.filters)
+        return self.scope != self.site
 
     @property
     def scope(self) -> str:

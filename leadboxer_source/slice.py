@@ -103,6 +103,7 @@ class Slice:
         self._staged: Coverage = []
         self._progressed = False
         self._start_ms = 0
+        self._settle_ms = int(config.settle_seconds * 1000)
         self._stopped = ""
 
     def _claimed_elsewhere(self, endpoint: str) -> bool:
@@ -232,8 +233,8 @@ class Slice:
             # users of one millisecond stay together: a border between them could not be claimed, nor ever be passed
             together = chunk and user.last_event_ms is not None and user.last_event_ms == chunk[-1].last_event_ms
             visits = _visits(user) if owes else 0
-            is_full = owes and (len(owed) >= size or (owed and not exempt and self._is_late({**owed, "": visits})))
-            if not together and (len(chunk) >= _ROWS_AT_ONCE or is_full):
+            is_late = bool(owes and owed) and not exempt and self._is_late(sum(owed.values()) + visits)
+            if not together and (len(chunk) >= _ROWS_AT_ONCE or is_late or (owes and len(owed) >= size)):
                 if not (yield from self._send(chunk, owed, exempt=exempt)):
                     return False
                 if listing.settled and not exempt and user.last_event_ms is not None:
@@ -249,15 +250,15 @@ class Slice:
         """Yields a chunk once the lanes have room for it, unless a budget is spent; the first of a run always goes."""
         if owed:
             yield from self._costs()
-        if owed and not exempt and self._is_late(owed):
-            yield from self.children.sessions_read()  # of those who came back, most are loaded already
-        while owed and not self.children.have_room() and not self._report.stopping:
-            self._tell()
-            yield None
-        if owed and not exempt and (self._progressed or self._report.stopping) and (reason := self._spent()):
-            self._stopped = reason
-            return False
-        self._progressed = self._progressed or bool(owed)
+            if not exempt and self._is_late(sum(owed.values())):
+                yield from self.children.sessions_read()  # of those who came back, most are loaded already
+            while not self.children.have_room() and not self._report.stopping:
+                self._tell()
+                yield None
+            if not exempt and (self._progressed or self._report.stopping) and (reason := self._spent()):
+                self._stopped = reason
+                return False
+            self._progressed = True
         self._handed.update((user.user_id, user.last_event_ms) for user in chunk)
         self._report.handed += len(chunk)
         self.children.owe(owed)
@@ -301,14 +302,13 @@ class Slice:
         without them, their old sessions would look loaded. They are judged by the coverage of the run's start, and
         asked for even when a budget is spent.
         """
-        settle_ms = int(self._config.settle_seconds * 1000)
         if self._atomic == [True] and not self.children.gone:
-            return self._start_ms - settle_ms  # one answer: nobody can have moved between two
-        look_from = self._start_ms - settle_ms
+            return self._start_ms - self._settle_ms  # one answer: nobody can have moved between two
+        look_from = self._start_ms - self._settle_ms
         for _ in range(settings.MAX_LOOKS):
             gone = self.children.gone
             look = self._drain(Stretch(look_from, max(self._now_ms(), self._start_ms, look_from + 1)))
-            claim = (look.started_ms or self._now_ms()) - settle_ms
+            claim = (look.started_ms or self._now_ms()) - self._settle_ms
             self._forget(Stretch(look_from, claim))
             yield from self._hand_out(look, exempt=True)
             yield from self._rest()
@@ -324,7 +324,7 @@ class Slice:
         now_ms = self._now_ms()
         if claim_top is None or claim_top <= now_ms + 2 * DAY_MS:
             return claim_top
-        return now_ms - int(self._config.settle_seconds * 1000)
+        return now_ms - self._settle_ms
 
     def _forget(self, unsettled: Stretch) -> None:
         """Lets those be asked again who were read before all that they had done by then could be seen.
@@ -368,7 +368,7 @@ class Slice:
 
         Whoever was active since the run began stays set aside: they were listed again to let it claim what is older.
         """
-        began_ms = self._start_ms - int(self._config.settle_seconds * 1000)
+        began_ms = self._start_ms - self._settle_ms
         lasts = {key: self._handed.get(user_id) for key, user_id in self.children.cut_off.items()}
         older = {key: last for key, last in lasts.items() if last is not None and last < began_ms}
         self.children.leave(older.keys())
@@ -415,9 +415,9 @@ class Slice:
             return math.inf
         return self._config.max_minutes * 60 - (self._clock.time() - self._started)
 
-    def _is_late(self, owed: dict[str, int]) -> bool:
-        """Whether time may be up before users with so many visits are read, after all who were handed out."""
-        return self._seconds_left() < self.children.expected_seconds(sum(owed.values()))
+    def _is_late(self, visits: int) -> bool:
+        """Whether time may be up before so many visits are read, after all of those who were handed out."""
+        return self._seconds_left() < self.children.expected_seconds(visits)
 
     def _requests(self) -> int:
         return sum(self._connection.traffic.requests.values()) + sum(self.children.owed_requests().values())
@@ -457,7 +457,7 @@ class Slice:
         report.waited_seconds = dict(traffic.waited_seconds)
         report.waiting_until = self._connection.waiting_until()
         report.asked, report.loaded, report.gone = dict(children.asked), dict(children.loaded), children.gone
-        report.set_aside = sum(len(entries) for entries in children.set_aside.values())
+        report.set_aside = self._left_out()
         report.staged, report.owed = self._staged, children.owed_requests()
         report.owed_seconds = children.owed_seconds()
 
