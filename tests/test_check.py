@@ -154,6 +154,16 @@ def test_a_destination_that_cannot_be_written_is_wrong(checked: Any) -> None:
     assert findings["key"]["state"] == "fine"
 
 
+def test_a_store_that_cannot_be_is_told_without_its_password(
+    checked: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    monkeypatch.setenv("SOURCES__LEADBOXER__LIMITER_STORE", "mysql://me:hunter2@127.0.0.1/db")
+    code, findings = checked()
+    assert (code, findings["rate limit"]["state"]) == (4, "wrong")
+    assert "an address that begins with redis:// or postgresql://" in findings["rate limit"]["told"]
+    assert "hunter2" not in f"{findings}{caplog.text}{capsys.readouterr().err}"
+
+
 def test_a_file_that_is_there_is_left_as_it_was(checked: Any) -> None:
     with duckdb.connect("mine.duckdb") as connection:
         connection.execute("CREATE TABLE mine (a INT)")

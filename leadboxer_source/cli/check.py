@@ -42,18 +42,19 @@ def _account(given: dict[str, Any]) -> Iterator[Finding]:
     """What is configured; if that can be right, what LeadBoxer says to it."""
     configured = found(**given)
     key = configured["api_key"] or ""
-    parsers: dict[str, tuple[str, Callable[[str], Any]]] = {
-        "address": ("base_url", settings.parse_base_url),
-        "key": ("api_key", settings.parse_key),
-        "dataset": ("site", lambda site: settings.parse_site(site, key)),
-        "rate limit": ("rate_limit", settings.parse_rate_limit),
-    }
+    parsers: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
+        ("address", "base_url", settings.parse_base_url),
+        ("key", "api_key", settings.parse_key),
+        ("dataset", "site", lambda site: settings.parse_site(site, key)),
+        ("rate limit", "limiter_store", settings.parse_limiter_store),
+        ("rate limit", "rate_limit", settings.parse_rate_limit),
+    )
     parsed: dict[str, Any] = {}
     wrong: dict[str, Finding] = {}
-    for name, (argument, parse) in parsers.items():
+    for name, argument, parse in parsers:
         value = configured[argument]
         try:
-            if value is None:
+            if value is None and argument in ("api_key", "site"):
                 raise ConfigurationInvalid(missing(argument))
             parsed[argument] = parse(value)
         except ConfigurationInvalid as error:
@@ -62,8 +63,7 @@ def _account(given: dict[str, Any]) -> Iterator[Finding]:
     if wrong:
         yield from (wrong.get(name, Finding(name, "unknown", "not checked")) for name in NAMES)
         return
-    config = Settings(**parsed, limiter_store=configured["limiter_store"])
-    yield from check_account(config, say=lambda error: tell(error).text)
+    yield from check_account(Settings(**parsed), say=lambda error: tell(error).text)
 
 
 def _destination(place: Place) -> Finding:
