@@ -167,6 +167,14 @@ def test_who_is_forgotten_is_in_no_table_and_does_not_come_back(desk: Desk) -> N
 
 
 @pytest.mark.usefixtures("loaded")
+def test_blanks_around_an_id_do_not_matter(desk: Desk) -> None:
+    user_id = a_user(desk)
+    assert forgotten(desk, f" {user_id}\n")["users"] == 1
+    desk.pipeline().run(desk.source(), refresh="drop_sources")
+    assert not rows_about(desk, user_id)
+
+
+@pytest.mark.usefixtures("loaded")
 def test_neither_a_lost_folder_nor_a_load_from_scratch_brings_anybody_back(desk: Desk) -> None:
     user_id = a_user(desk)
     forgotten(desk, user_id)
