@@ -89,7 +89,6 @@ def load_slice(account_id: str, name: str, site: str, schema: str, minutes: floa
     settings = {
         "limiter_store": f"{gettempdir()}/{account_id}-rate-limit.sqlite",
         "max_minutes": minutes,
-        "chunk_size": round(50 * minutes / 15),  # users between two looks at the clock: 50 outlast a short slice
         **account.extra_dejson,
     }
     del settings["datasets"]
