@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
 import dlt
 from dlt.common.configuration.providers import CustomLoaderDocProvider
+from dlt.destinations.exceptions import DatabaseException
 
 BUFFER_ROWS = 1_000
 """dlt's own 5,000 rows of more than a hundred columns are most of what it holds while it extracts and normalizes."""
@@ -46,7 +48,26 @@ def lifted(failure: BaseException) -> bool:
     Returns:
         Whether what was read may be loaded now.
     """
-    return "Out of Memory" in str(failure) and _given.pop("memory_limit", None) is not None
+    # the second is what it says where it fails to commit
+    too_low = any(told in str(failure) for told in ("Out of Memory", "could not allocate block"))
+    return too_low and _given.pop("memory_limit", None) is not None
+
+
+def checkpoint(pipeline: dlt.Pipeline) -> None:
+    """Moves what DuckDB has in its log into the file: at the end of a load the limit can keep it from doing so itself.
+
+    The file alone would then hold less than was loaded, and the log grow with every run.
+    """
+    if not _is_duckdb(pipeline):
+        return
+    with pipeline.sql_client() as client, suppress(DatabaseException):
+        if "memory_limit" in _given:
+            client.execute_sql("SET memory_limit = '-1'")  # none; RESET brings back the one that it was opened with
+        client.execute_sql("CHECKPOINT")
+
+
+def _is_duckdb(pipeline: dlt.Pipeline) -> bool:
+    return pipeline.destination.destination_type.endswith(".duckdb")
 
 
 def _known_to_duckdb() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from leadboxer_source import settings
 from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import alone
-from leadboxer_source.memory import lifted
+from leadboxer_source.memory import checkpoint, lifted
 from leadboxer_source.report import Report, Watch
 from leadboxer_source.source import leadboxer_source
 from leadboxer_source.warehouses import create_indexes
@@ -154,6 +154,7 @@ def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None
                 raise
             pipeline.load()
         create_indexes(pipeline)
+        checkpoint(pipeline)
     except PipelineStepFailed as failed:
         cause: BaseException | None = failed
         while cause is not None and not isinstance(cause, LeadBoxerError):

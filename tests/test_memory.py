@@ -76,6 +76,16 @@ def test_a_limit_that_is_too_low_is_lifted(account: Desk, monkeypatch: pytest.Mo
     assert account.requests()["sessions"] == 5, "what was read is not read again"
 
 
+def test_the_file_alone_holds_what_was_loaded(account: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # enough for each statement, too little for DuckDB to move its log into the file when it closes it
+    monkeypatch.setitem(memory.DUCKDB, "memory_limit", "40MB")
+    account.with_world(World(seed=5, users=300, days=3, now_ms=int(time.time() * 1000)), clock=time.time)
+    account.configure(monkeypatch, rate_limit="unlimited")
+    for _ in range(2):
+        assert main(["sync", "--db", "desk.duckdb", "--dataset", "lb", "--max-requests", "300"]) == 3
+        assert not Path("desk.duckdb.wal").exists()
+
+
 @pytest.mark.usefixtures("account")
 def test_a_limit_of_your_own_is_kept_and_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -254,7 +254,7 @@ def _locked(name: str, text: str) -> Told:
 
 
 _DUCKDB: dict[str, Callable[[str, str], Told]] = {
-    "Out of Memory Error": lambda *_: Told(
+    "Out of Memory Error|could not allocate block": lambda *_: Told(
         "DuckDB has not memory enough for what was read, which is kept: raise memory_limit under "
         "[destination.duckdb.credentials.global_config] and run it again."
     ),
