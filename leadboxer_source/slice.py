@@ -177,7 +177,7 @@ class Slice:
 
     def _fill_holes(self) -> Polled:
         """Lists the newest hole, hands out who is in it, and goes on to the next older one."""
-        days, window = 1, self._first_window()
+        days, window, is_older = 1, self._first_window(), False
         while window is not None:
             listing = self._drain(window)
             days = next_days(days, len(listing))
@@ -191,9 +191,12 @@ class Slice:
             hole = next(iter(holes(add(self._loaded, self._staged), self._since(), self._until())), None)
             window = window_of(hole, days) if hole else None
             yield from self._costs()
-            if window is not None and (reason := self._spent()):
+            # a run that has only seen that nothing is new goes on by a window, or none would ever get further
+            must_go_on = not (is_older or self._progressed or self._report.stopping)
+            if window is not None and not must_go_on and (reason := self._spent()):
                 self._stopped = reason
                 return
+            is_older = True
         self._stopped = "covered"
 
     def _first_window(self) -> Stretch | None:

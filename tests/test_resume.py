@@ -133,6 +133,17 @@ def test_a_sync_whose_requests_are_spent_to_the_last_one_sends_no_more(
     assert (result.stopped, len(result.runs), result.requests) == ("requests", 1, {"leads": 1, "sessions": 4})
 
 
+@pytest.mark.parametrize("only", [("users",), ("users", "sessions", "events")], ids="-".join)
+@pytest.mark.parametrize("budget", [{"max_requests": 1}, {"max_minutes": 0}], ids=str)
+def test_each_run_gets_further_however_small_its_budget_is(
+    desk: Desk, budget: dict[str, Any], only: tuple[str, ...]
+) -> None:
+    desk.with_world(World(seed=5, users=12, days=60, now_ms=NOW_MS))
+    runs = desk.load_until_done(only=only, chunk_size=1, **budget)
+    assert runs > 5
+    assert desk.rows("SELECT count(*) FROM users") == [(12,)]
+
+
 @pytest.mark.parametrize("sessions_each", [2, 10])
 def test_a_slice_lasts_as_long_as_it_may_however_many_visits_users_have(desk: Desk, sessions_each: int) -> None:
     world = World(seed=5, users=60, days=20, now_ms=NOW_MS, sessions_per_user=sessions_each)
