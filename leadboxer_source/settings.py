@@ -181,6 +181,21 @@ class Settings:
         return "&".join([self.site, *filters])
 
 
+LEAST = {"max_minutes": 0, "max_requests": 1, "chunk_size": 1, "settle_seconds": 0, "relist_days": 0}
+"""Numbers that a setting may not be below."""
+
+
+def refuse_too_little(**numbers: float | None) -> None:
+    """Checks that numbers are not below their `LEAST`.
+
+    Raises:
+        ConfigurationInvalid: One is.
+    """
+    for name, number in numbers.items():
+        if number is not None and not number >= LEAST[name]:
+            raise ConfigurationInvalid(f"{name} is {number}: it must be {LEAST[name]} or more.")
+
+
 def parse(now_ms: int, **given: Any) -> Settings:
     """Checks the arguments of `leadboxer_source`.
 
@@ -191,6 +206,7 @@ def parse(now_ms: int, **given: Any) -> Settings:
     Raises:
         ConfigurationInvalid: One of them cannot be used.
     """
+    refuse_too_little(**{name: given[name] for name in LEAST})
     start_ms, end_ms = parse_range(given.pop("start_date"), given.pop("end_date"), now_ms)
     parsed = {
         "site": parse_site(given["site"], given["api_key"]),

@@ -62,7 +62,7 @@ def sync(
     only: Sequence[str] | None = None,
     max_minutes: float | None = None,
     max_requests: int | None = None,
-    slice_minutes: float = settings.MAX_MINUTES,
+    slice_minutes: float | None = None,
     watch: Watch | None = None,
     **config: Any,
 ) -> SyncResult:
@@ -72,8 +72,8 @@ def sync(
         pipeline: Where to load.
         only: Resources to load; all if not given.
         max_minutes: After how long to stop; no limit if not given.
-        max_requests: After how many requests to stop; no limit if not given.
-        slice_minutes: Length of a slice: what a crash can cost.
+        max_requests: After how many requests to stop; what is configured if not given.
+        slice_minutes: Length of a slice: what a crash can cost. The source's `max_minutes`, as configured, if not given.
         watch: Is called with a `Report` while a slice goes on and when it ends.
         **config: Arguments of `leadboxer_source`; what is missing comes from dlt's configuration.
 
@@ -89,6 +89,11 @@ def sync(
         raise ConfigurationInvalid(
             f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}."
         )
+    if max_requests is None:
+        max_requests = dlt.config.get("sources.leadboxer.max_requests", int)
+    if slice_minutes is None:
+        slice_minutes = dlt.config.get("sources.leadboxer.max_minutes", float) or settings.MAX_MINUTES
+    settings.refuse_too_little(max_minutes=max_minutes, max_requests=max_requests)
     with alone(pipeline):
         return _until_covered(
             pipeline, only, max_minutes, max_requests, slice_minutes=slice_minutes, watch=watch, config=config

@@ -101,6 +101,8 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({"HASH_FIELDS": '["email"]'}, None, 4, "hash_fields needs a hash_key"),
     ({"LIMITER_STORE": "mysql://here"}, None, 4, "limiter_store is a file, ':memory:', or an address"),
     ({"LIMITER_STORE": "redis://127.0.0.1:9/0", "RATE_LIMIT": "10/second"}, None, 1, "start it or correct its address"),
+    ({"CHUNK_SIZE": "0"}, None, 4, "chunk_size is 0: it must be 1 or more"),
+    ({"MAX_REQUESTS": "-5"}, None, 4, "max_requests is -5: it must be 1 or more"),
     ({"CHUNK_SIZE": "many"}, None, 4, "`chunk_size` cannot be coerced into type"),
 ]
 

@@ -133,6 +133,16 @@ def test_a_sync_whose_requests_are_spent_to_the_last_one_sends_no_more(
     assert (result.stopped, len(result.runs), result.requests) == ("requests", 1, {"leads": 1, "sessions": 4})
 
 
+def test_a_sync_keeps_to_the_requests_and_the_slices_that_are_configured(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.configure(monkeypatch, rate_limit="10/minute", limiter_store=":memory:", max_requests="50", max_minutes="2")
+    result = sync(desk.pipeline(), only=("users", "sessions"), clock=desk.clock)
+    assert result.stopped == "requests"
+    assert 50 <= sum(result.requests.values()) < 60
+    assert len(result.runs) > 1
+
+
 @pytest.mark.parametrize("only", [("users",), ("users", "sessions", "events")], ids="-".join)
 @pytest.mark.parametrize("budget", [{"max_requests": 1}, {"max_minutes": 0}], ids=str)
 def test_each_run_gets_further_however_small_its_budget_is(
