@@ -172,6 +172,28 @@ def test_under_ci_lines_come_although_nothing_moves(monkeypatch: pytest.MonkeyPa
     assert "\x1b[2K" not in shown.getvalue()
 
 
+def test_no_line_is_repeated_as_it_was() -> None:
+    shown, now = io.StringIO(), [NOW_MS / 1000]
+    console = Console(width=300, file=shown, highlight=False)
+    reading = report(waiting_until=now[0] + 71)
+
+    def says(text: str) -> None:
+        _wait(lambda: text in shown.getvalue())
+
+    with Progress(console=console, now=lambda: now[0], line_seconds=0.1) as progress:
+        says("starting\n")
+        now[0] += 30
+        says("\nstill starting, for 30 s\n")
+        progress(reading)
+        says(" (41 s), 50.0 % of the time covered")
+        now[0] += 30
+        says(" (11 s), 50.0 % of the time covered")
+        reading.stopped = "minutes"
+        progress(reading)
+        now[0] += 30
+        says("\nstill loading what was read, for 30 s\n")
+
+
 def test_a_listing_that_waits_for_quota_says_so(desk: Desk) -> None:
     desk.with_world(World(seed=5, users=60, days=1, now_ms=NOW_MS), rate_limit="2/minute").reading(max_limit=10)
     waits = []

@@ -22,8 +22,8 @@ from leadboxer_source.rows import instant
 _LITTLE = 0.001
 """The share of the time that counts as none: the last minutes are never covered."""
 
-LINE_SECONDS = 20.0
-"""Between two lines where nothing moves: whoever reads a log should not think that it hangs."""
+LINE_SECONDS = 29.0
+"""Between two lines, so that one comes every 30 s: whoever reads a log should not think that it hangs."""
 
 
 class Progress:
@@ -50,6 +50,7 @@ class Progress:
         self._report: Report | None = None
         self._slices = self._told_slice = 0
         self._told_at = time.monotonic()
+        self._news, self._news_at = "", 0.0
         self._stopping = False
         self._ends_at = 0.0
         self._ended = threading.Event()
@@ -103,7 +104,13 @@ class Progress:
 
     def _tell(self) -> None:
         self._told_slice = self._slices
-        self._line(describe(self._report, self._slices, self._now(), self._plan))
+        now = self._now()
+        news = describe(self._report, self._slices, now, self._plan)
+        if news != self._news:
+            self._news, self._news_at = news, now
+            self._line(news)
+        else:
+            self._line(f"still {_doing(self._report, now)}, for {lasting(now - self._news_at)}")
 
     def _line(self, text: str) -> None:
         self._told_at = time.monotonic()
@@ -169,8 +176,6 @@ def picture(
     span, work = _span(report, now), Work.of(report, now, plan)
     plain = not console.encoding.lower().startswith("utf")
     width = max(10, min(console.width, 100) - 44)
-    doing = "loading what was read" if report.stopped else waiting(report, now) or "reading"
-    doing = "stopping at once: this slice is not kept" if report.stopped == "closed" else doing
     requests = ", ".join(
         f"{report.requests.get(endpoint, 0):,} {name}"
         for endpoint, name in (("leads", LISTING), ("sessions", "sessions"), ("events", "events"))
@@ -183,7 +188,7 @@ def picture(
             (bar(report.covered, span, width, report.staged, plain=plain), "green"),
             f" now, {percent(share(report.covered, span))} of the time covered",
         ),
-        Text(doing, style="dim"),
+        Text(_doing(report, now), style="dim"),
     ]
     if not report.stopped and (main := work.told(now)):
         lines.insert(0, Text(main, style="bold"))
@@ -212,7 +217,15 @@ def stopping(report: Report | None, until: float) -> str:
 def waiting(report: Report, now: float) -> str:
     """Says until when the quota holds requests back; empty if it does not."""
     wait = report.waiting_until - now
-    return f"waiting for quota until {clock(report.waiting_until)}" if wait > 1 else ""
+    return f"waiting for quota until {clock(report.waiting_until)} ({lasting(wait)})" if wait > 1 else ""
+
+
+def _doing(report: Report | None, now: float) -> str:
+    if report is None:
+        return "starting"
+    if report.stopped == "closed":
+        return "stopping at once: this slice is not kept"
+    return "loading what was read" if report.stopped else waiting(report, now) or "reading"
 
 
 class Work(NamedTuple):
