@@ -120,7 +120,7 @@ def test_it_says_in_plain_words_why_a_run_ended(account: Desk, capsys: pytest.Ca
     assert load("--max-requests", "40") == 3
     assert load() == 0
     lines = shown(capsys).splitlines()
-    first = next(number for number, line in enumerate(lines) if line.startswith("last runs into it (UTC)"))
+    first = next(number for number, line in enumerate(lines) if line.startswith("began "))
     first_run, second_run = (line.rstrip() for line in lines[first + 1 : first + 3])
     assert first_run.endswith("requests used up")
     assert second_run.endswith("all read")
@@ -150,6 +150,18 @@ def test_it_can_be_read_while_a_load_holds_the_file(account: Desk, capsys: pytes
                 figures["waited_seconds"] = None
         kept["scopes"][0].pop("missing")
     assert during == before
+
+
+def test_it_says_whose_runs_it_lists(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "10") == 3
+    assert load("--max-requests", "10", "--pipeline", "another") == 3
+    text = shown(capsys)
+    assert "Last runs into lb, by any pipeline (UTC)" in text
+    assert text.count("requests used up") == 2
+    with held_open(account):
+        text = shown(capsys)
+    assert "Last runs of this pipeline (UTC)" in text
+    assert text.count("requests used up") == 1
 
 
 def test_it_shows_the_load_that_is_under_way(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,8 @@ def command(*, as_json: bool, **options: Any) -> None:
             click.echo(f"There is no {place.db}.")
         if loaded and not scopes:
             click.echo("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
-        show(Console(highlight=False), scopes, runs[-_RUNS:], running, now)
+        whose = f"into {place.dataset}, by any pipeline" if loaded else "of this pipeline"
+        show(Console(highlight=False), scopes, runs[-_RUNS:], running, now, whose)
         show_plan(Console(highlight=False), plan, kept.get("spent"), scopes, now)
         if scopes or runs:
             click.echo(f"\nFor dlt this is the pipeline {pipeline.pipeline_name}.")
@@ -104,6 +105,7 @@ def show(
     runs: Sequence[dict[str, Any]],
     running: dict[str, Any] | None,
     now: float,
+    whose: str,
 ) -> None:
     """Prints what is covered and the last runs."""
     if not scopes and not runs and not running:
@@ -113,6 +115,7 @@ def show(
     for scope in scopes:
         _show_scope(console, scope)
     if runs:
+        console.print(f"Last runs {whose} (UTC)\n", soft_wrap=True)
         console.print(_table(runs))
     if running:
         began = moment(running["started_ms"] / 1000, now)
@@ -174,7 +177,7 @@ def missing(scope: Scope) -> list[tuple[Stretch, str]]:
 
 def _table(runs: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("last runs into it (UTC)", no_wrap=True)
+    table.add_column("began", no_wrap=True)
     for name in ("took", "requests", "refused", "waited", "failures"):
         table.add_column(name, justify="right")
     table.add_column("ended", no_wrap=True)
