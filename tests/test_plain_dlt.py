@@ -126,6 +126,30 @@ def test_the_command_goes_on_where_a_pipeline_of_the_readme_was(desk: Desk, monk
     assert set(desk.requests()) == {"leads"}
 
 
+def test_the_command_says_where_another_pipeline_has_loaded_the_same(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.configure(monkeypatch, rate_limit="unlimited")
+    dlt.pipeline("leadboxer", destination="duckdb", dataset_name="leadboxer_data").run(
+        leadboxer_source(clock=desk.clock)
+    )
+
+    def told(*arguments: str) -> bool:
+        main(["sync", "--max-requests", "3", *arguments])
+        return "`leadboxer sync --pipeline leadboxer`" in capsys.readouterr().err
+
+    assert not told("--pipeline", "one_off", "--end-date", "2027-01-01"), "that is read in any case"
+    assert told()
+    assert not told(), "it has begun"
+    shutil.rmtree(desk.folder / "dlt")
+    assert not told(), "its state comes back"
+    assert main(["resync", "--since", "2020-01-01"]) == 0
+    assert not told()
+    assert not told("--db", "elsewhere.duckdb")
+    monkeypatch.setenv("SOURCES__LEADBOXER__SITE", "a" * 32)
+    assert not told("--pipeline", "of_another_dataset")
+
+
 def test_one_source_can_be_run_twice(desk: Desk) -> None:
     source, pipeline = desk.source(), desk.pipeline()
     pipeline.run(source)

@@ -11,14 +11,18 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+import dlt
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.picture import ENDED, LISTING
 from leadboxer_source.cli.progress import Progress
+from leadboxer_source.configured import configured
 from leadboxer_source.journal import Journal
 from leadboxer_source.memory import bound
-from leadboxer_source.plan import Plan
+from leadboxer_source.plan import Plan, covered_of
 from leadboxer_source.report import Report
 from leadboxer_source.sync import sync
 
@@ -49,6 +53,11 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
         if value is not None:
             account[name] = value
     pipeline = place.pipeline()
+    # a file is looked into at no cost; elsewhere it would be one more connection, each time where no state is kept
+    for name in () if as_json or place.file is None or place.is_missing else _others(pipeline, account):
+        instead = place._replace(name=name).command("sync")
+        told = f"The pipeline {name} has loaded this dataset here already; this one begins anew."
+        click.echo(f"{told} `{instead}` goes on where that one is.", err=True)
     progress = None if as_json else Progress(_kept_plan(Journal(pipeline.working_dir), only))
     stop = _Stop(progress)
     with stop.on_signals(), place.leaving_no_empty_file(), progress or nullcontext():
@@ -104,6 +113,21 @@ class _Stop:
             self._report.stopping = True  # also after the slice's last word: then no other begins
         if self._progress is not None:
             self._progress.stopping()
+
+
+def _others(pipeline: dlt.Pipeline, account: dict[str, Any]) -> list[str]:
+    """Names the pipelines that have covered some of this dataset in the same place, if this one never loaded there."""
+    if pipeline.state.get("sources"):
+        return []
+    with suppress(Exception), pipeline.destination_client() as client:  # the load will tell what is wrong
+        if isinstance(client, SqlJobClientBase):
+            table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
+            rows = client.sql_client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {table}")  # noqa: S608 - dlt's own
+            states = {name: load_pipeline_state_from_destination(name, client) for (name,) in rows or ()}
+            config = configured(**account)
+            if pipeline.pipeline_name not in states and config.end_ms is None:  # a one-off goes by no coverage
+                return [name for name, state in states.items() if covered_of(state, config.scope)]
+    return []
 
 
 def _kept_plan(journal: Journal, only: str | None) -> Plan | None:
