@@ -165,6 +165,8 @@ def _refused(error: errors.LeadBoxerError, told: str, transport: Transport, conf
         who = "LeadBoxer refused the request (429)" if by_server else "Another process here uses this key"
         wrong = Finding("rate limit", "wrong", f"{who}: try again in {_span(error.wait_seconds)}.", code)
         return {"rate limit": wrong, **({"address": answers} if by_server else {})}
+    if isinstance(error, (errors.LimiterUnavailable, errors.ConfigurationInvalid)):
+        return {"rate limit": Finding("rate limit", "wrong", told, code)}  # nothing was asked yet
     if isinstance(error, errors.CredentialsRejected):
         return {"address": answers, "key": Finding("key", "wrong", told, code)}
     if isinstance(error, errors.AccessDenied):

@@ -358,13 +358,20 @@ def parse_limiter_store(store: str | None) -> str | None:
     """Checks where processes share the key's budget: a file, `:memory:`, or the address of a Redis or PostgreSQL.
 
     Raises:
-        ConfigurationInvalid: It is the address of something else.
+        ConfigurationInvalid: It is the address of something else, or none that can be read.
     """
     scheme, is_address, _ = (store or "").partition("://")
     if is_address and scheme not in {"redis", "rediss", "postgresql", "postgres"}:
         raise ConfigurationInvalid(
             "limiter_store is a file, ':memory:', or an address that begins with redis:// or postgresql://."
         )
+    try:
+        _ = is_address and urlsplit(store or "").port
+    except ValueError:
+        # whoever parses it later would quote a piece of the password
+        raise ConfigurationInvalid(
+            "limiter_store is not an address: in its password write / as %2F, # as %23, and ? as %3F."
+        ) from None
     return store or None
 
 

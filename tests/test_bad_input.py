@@ -100,6 +100,7 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({"EXCLUDE_FIELDS": '["session_id"]'}, None, 4, "exclude_fields and hash_fields cannot name"),
     ({"HASH_FIELDS": '["email"]'}, None, 4, "hash_fields needs a hash_key"),
     ({"LIMITER_STORE": "mysql://here"}, None, 4, "limiter_store is a file, ':memory:', or an address"),
+    ({"LIMITER_STORE": "redis://:hunter2/@here/0"}, None, 4, "in its password write / as %2F"),
     ({"LIMITER_STORE": "redis://127.0.0.1:9/0", "RATE_LIMIT": "10/second"}, None, 1, "start it or correct its address"),
     ({"CHUNK_SIZE": "0"}, None, 4, "chunk_size is 0: it must be 1 or more"),
     ({"MAX_REQUESTS": "-5"}, None, 4, "max_requests is -5: it must be 1 or more"),
@@ -129,6 +130,7 @@ def test_one_sentence_and_the_exit_code(
     assert sentence in told
     assert is_documented(told), told
     assert configured.server.key not in told
+    assert "hunter2" not in told
 
 
 USAGE: list[tuple[list[str], int, str]] = [

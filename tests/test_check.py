@@ -15,7 +15,7 @@ from leadboxer_source.cli import main
 from leadboxer_source.settings import RateLimit, Settings
 from tests.conftest import Desk, SkewedClock, World
 
-NAMES = ["address", "key", "dataset", "permission", "clock", "rate limit", "destination"]
+NAMES = ["settings", "address", "key", "dataset", "permission", "clock", "rate limit", "destination"]
 
 
 @pytest.fixture
@@ -69,6 +69,21 @@ def test_each_line_has_its_mark(checked: Any, capsys: Any) -> None:
         ({"BASE_URL": "http://127.0.0.1:9/v1"}, 1, "address", ": connection refused; run again later."),
         ({"BASE_URL": "leadboxer"}, 4, "address", "not a web address"),
         ({"RATE_LIMIT": "fast"}, 4, "rate limit", "is not a rate"),
+        ({"DISPLAY": "robots"}, 4, "settings", "display takes any of"),
+        ({"START_DATE": "2999-01-01"}, 4, "settings", "is in the future"),
+        ({"END_DATE": "soon"}, 4, "settings", "end_date 'soon' is not a date"),
+        ({"FILTERS": '{"limit": 3}'}, 4, "settings", "filters cannot set limit"),
+        ({"HASH_FIELDS": '["email"]'}, 4, "settings", "hash_fields needs a hash_key"),
+        ({"EXCLUDE_FIELDS": '["session_id"]'}, 4, "settings", "exclude_fields and hash_fields cannot name session_id"),
+        ({"PROMOTE": '["email"]'}, 4, "settings", "promote cannot make columns of 'email'"),
+        ({"CHUNK_SIZE": "many"}, 4, "settings", "`chunk_size` cannot be coerced"),
+        (
+            {"LIMITER_STORE": "redis://:hunter2@127.0.0.1:9/0", "RATE_LIMIT": "10/second"},
+            1,
+            "rate limit",
+            "The limiter_store at 127.0.0.1 (redis) cannot be used",
+        ),
+        ({"LIMITER_STORE": "redis://:hunter2/@127.0.0.1/0"}, 4, "rate limit", "write / as %2F"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_exit_code(
@@ -88,6 +103,7 @@ def test_what_is_wrong_is_told_with_its_exit_code(
     assert got == code
     assert findings[name]["state"] == "wrong"
     assert sentence in findings[name]["told"]
+    assert "hunter2" not in str(findings)
     assert [other for other, state in states(findings).items() if state == "wrong"] == [name]
     assert findings["destination"]["state"] == "fine", "one trouble does not hide another"
 
@@ -162,6 +178,15 @@ def test_a_store_that_cannot_be_is_told_without_its_password(
     assert (code, findings["rate limit"]["state"]) == (4, "wrong")
     assert "an address that begins with redis:// or postgresql://" in findings["rate limit"]["told"]
     assert "hunter2" not in f"{findings}{caplog.text}{capsys.readouterr().err}"
+
+
+def test_several_troubles_are_told_at_once(checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SITE": "typo", "BASE_URL": "leadboxer", "DISPLAY": "robots"}.items():
+        monkeypatch.setenv(f"SOURCES__LEADBOXER__{name}", value)
+    code, findings = checked()
+    assert code == 4
+    wrong = [name for name, state in states(findings).items() if state == "wrong"]
+    assert wrong == ["settings", "address", "dataset"]
 
 
 def test_a_file_that_is_there_is_left_as_it_was(checked: Any) -> None:

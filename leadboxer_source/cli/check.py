@@ -15,6 +15,7 @@ from leadboxer_source.cli.sentences import missing, tell
 from leadboxer_source.configured import found
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.settings import Settings
+from leadboxer_source.source import leadboxer_source
 
 _MARKS = {"fine": ("✓", "green"), "doubtful": ("!", "yellow"), "wrong": ("✗", "red"), "unknown": ("·", "bright_black")}
 
@@ -24,7 +25,7 @@ _MARKS = {"fine": ("✓", "green"), "doubtful": ("!", "yellow"), "wrong": ("✗"
 @with_account
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 def command(*, as_json: bool, **options: Any) -> int:
-    """Check key, dataset, quota and destination. Sends three requests at the most."""
+    """Check settings, key, dataset, quota and destination. Sends three requests at the most."""
     place, account = taken_place(options), taken_account(options)
     findings = []
     for finding in (*_account(account), _destination(place)):
@@ -38,9 +39,24 @@ def command(*, as_json: bool, **options: Any) -> int:
     return code
 
 
+_STAND_INS = {
+    "base_url": settings.BASE_URL,
+    "api_key": "unknown",
+    "site": "0" * 32,
+    "limiter_store": settings.IN_PROCESS_ONLY,
+    "rate_limit": settings.RATE_LIMIT,
+}
+"""What can be used in the place of a setting that cannot, so that it does not hide what else is wrong."""
+
+
 def _account(given: dict[str, Any]) -> Iterator[Finding]:
     """What is configured; if that can be right, what LeadBoxer says to it."""
-    configured = found(**given)
+    try:
+        configured = found(**given)
+    except Exception as error:
+        yield _wrong("settings", error)
+        yield from _findings({})
+        return
     key = configured["api_key"] or ""
     parsers: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
         ("address", "base_url", settings.parse_base_url),
@@ -58,12 +74,30 @@ def _account(given: dict[str, Any]) -> Iterator[Finding]:
                 raise ConfigurationInvalid(missing(argument))
             parsed[argument] = parse(value)
         except ConfigurationInvalid as error:
-            told = tell(error)
-            wrong[name] = Finding(name, "wrong", told.text, told.exit_code)
+            wrong[name] = _wrong(name, error)
+    yield _settings({**given, **{name: value for name, value in _STAND_INS.items() if name not in parsed}})
     if wrong:
-        yield from (wrong.get(name, Finding(name, "unknown", "not checked")) for name in NAMES)
-        return
-    yield from check_account(Settings(**parsed), say=lambda error: tell(error).text)
+        yield from _findings(wrong)
+    else:
+        yield from check_account(Settings(**parsed), say=lambda error: tell(error).text)
+
+
+def _settings(given: dict[str, Any]) -> Finding:
+    """Whether a load would begin with what is configured: building the source sends nothing."""
+    try:
+        leadboxer_source(**given)
+    except Exception as error:
+        return _wrong("settings", error)
+    return Finding("settings", "fine", "a load can begin with them")
+
+
+def _findings(known: dict[str, Finding]) -> Iterator[Finding]:
+    yield from (known.get(name, Finding(name, "unknown", "not checked")) for name in NAMES)
+
+
+def _wrong(name: str, error: Exception) -> Finding:
+    told = tell(error)
+    return Finding(name, "wrong", told.text, told.exit_code or ConfigurationInvalid.exit_code)
 
 
 def _destination(place: Place) -> Finding:
@@ -72,5 +106,4 @@ def _destination(place: Place) -> Finding:
         with place.leaving_no_empty_file():
             return check_destination(place.pipeline())
     except Exception as error:
-        told = tell(error)
-        return Finding("destination", "wrong", told.text, told.exit_code or ConfigurationInvalid.exit_code)
+        return _wrong("destination", error)
