@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from leadboxer_source import Report
@@ -22,6 +23,7 @@ from leadboxer_source.coverage import Stretch, holes
 from leadboxer_source.journal import Journal
 from leadboxer_source.sandbox import World
 from tests.conftest import Desk
+from tests.test_bad_input import is_documented
 
 PLACE = ("--db", "desk.duckdb", "--dataset", "lb")
 
@@ -222,3 +224,54 @@ def test_a_run_that_kept_nothing_is_not_taken_for_another_pipelines(
     assert load() == 5
     assert "No run of this pipeline has kept anything yet." in shown(capsys)
     assert "another name" not in shown(capsys)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The exit code, and the sentence that is all there is to read."""
+    capsys.readouterr()
+    code = main(["status", *arguments])
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert is_documented(told.err.removeprefix("leadboxer: ").rstrip()), told.err
+    assert "hunter2" not in told.err
+    return code, told.err
+
+
+@pytest.mark.servers
+@pytest.mark.usefixtures("account")
+def test_a_destination_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with psycopg.connect(postgres) as connection:
+        connection.execute("CREATE USER stranger; CREATE SCHEMA closed")
+    place = ("--destination", "postgres", "--dataset", "closed")
+
+    def at(address: str) -> None:
+        monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", address)
+
+    at("postgresql://loader:hunter2@127.0.0.1:9/postgres")
+    code, told = refused(capsys, *place)
+    assert code == 1
+    assert "The destination does not let us in (" in told
+    at(postgres.replace("loader@", "nobody:hunter2@"))
+    assert "does not exist" in refused(capsys, *place, "--json")[1]
+    at(postgres.replace("loader@", "stranger:hunter2@"))
+    code, told = refused(capsys, *place)
+    assert code == 1
+    assert "The destination does not allow that (permission denied for schema closed)" in told
+    at(postgres.replace("loader@", "loader:hunter2@"))
+    assert main(["status", "--destination", "postgres", "--dataset", "not_there"]) == 0
+    assert "Nothing is loaded yet" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("account")
+def test_a_file_that_nobody_can_look_into_now_is_not_taken_for_an_empty_one(
+    account: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load("--max-requests", "10") == 3
+    shutil.rmtree(account.folder / "dlt")
+    with held_open(account):
+        code, told = refused(capsys, *PLACE)
+    assert code == 1
+    assert "desk.duckdb is open in another program" in told

@@ -53,7 +53,7 @@ def tell(error: BaseException) -> Told:
         if isinstance(cause, LeadBoxerError):
             return Told(f"{_placed(str(cause))}{_stray(cause, os.environ)}", cause.exit_code)
     for cause in reversed(causes):
-        for recognise in (_missing, _misfiled, _toml, _unknown_destination, _dependency, _file, _unreachable, _refused):
+        for recognise in _RECOGNISED:
             if told := recognise(cause):
                 return told
     deepest = causes[-1]
@@ -232,11 +232,33 @@ def _unreachable(error: BaseException) -> Told | None:
     return Told(f"The destination does not let us in ({reason}): check its credentials, and whether it runs.")
 
 
+def _forbidden(error: BaseException) -> Told | None:
+    # of PostgreSQL and its like, of BigQuery, of Snowflake
+    is_forbidden = type(error).__name__ in {"InsufficientPrivilege", "Forbidden"}
+    if not is_forbidden and "Insufficient privileges" not in str(error):
+        return None
+    reason = str(error).strip().splitlines()[0][:200]
+    return Told(f"The destination does not allow that ({reason}): have its owner grant it, or use another login.")
+
+
 def _refused(error: BaseException) -> Told | None:
     """A setting that dlt cannot read; it shows no value that may be secret."""
     if not isinstance(error, ConfigurationException):
         return None
     return Told(f"{str(error).strip().splitlines()[0][:300]}; correct it.", _CONFIGURATION)
+
+
+_RECOGNISED = (
+    _missing,
+    _misfiled,
+    _toml,
+    _unknown_destination,
+    _dependency,
+    _file,
+    _forbidden,
+    _unreachable,
+    _refused,
+)
 
 
 def _not_writable(name: str) -> Told:

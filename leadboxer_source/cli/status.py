@@ -13,7 +13,7 @@ import dlt
 from rich.console import Console
 from rich.table import Table
 
-from leadboxer_source.cli.options import Place, taken_place, with_place
+from leadboxer_source.cli.options import taken_place, with_place
 from leadboxer_source.cli.picture import ENDED, LISTING, bar, between, lasting, many, minute, moment, percent, share
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
 from leadboxer_source.journal import Journal
@@ -57,9 +57,10 @@ def command(*, as_json: bool, **options: Any) -> None:
     pipeline = place.pipeline()
     journal = Journal(pipeline.working_dir)
     kept, running, now = journal.read(), journal.running(), time.time()
-    scopes = scopes_of(_state(pipeline, place), kept, int(now * 1000))
     # whoever opens a DuckDB file keeps a load from writing it
-    loaded = [] if running else _loaded_runs(pipeline, place)
+    looks_there = not running and not place.is_missing
+    scopes = scopes_of(_state(pipeline, looks_there=looks_there), kept, int(now * 1000))
+    loaded = _loaded_runs(pipeline) if looks_there else []
     runs = loaded or [_told_run(run) for run in kept.get("runs", [])]
     plan = _plan_of(kept)
     if as_json:
@@ -260,20 +261,20 @@ def as_dict(
     return {"scopes": told, "runs": list(runs), "running": running, "plan": planned, "spent": spent}
 
 
-def _state(pipeline: dlt.Pipeline, place: Place) -> Mapping[str, Any]:
-    """The pipeline's state: what is on this machine, else what the destination keeps."""
+def _state(pipeline: dlt.Pipeline, *, looks_there: bool) -> Mapping[str, Any]:
+    """The pipeline's state: what is on this machine, else what the destination keeps.
+
+    Raises:
+        Exception: Whatever the destination raises where it cannot be read: it may well hold something.
+    """
+    if looks_there and not pipeline.state.get("sources"):
+        pipeline.sync_destination()
     state: Mapping[str, Any] = pipeline.state
-    if not state.get("sources") and not place.is_missing:
-        with suppress(Exception):  # a destination that cannot be reached has nothing to tell
-            pipeline.sync_destination()
-            state = pipeline.state
     return state
 
 
-def _loaded_runs(pipeline: dlt.Pipeline, place: Place) -> list[dict[str, Any]]:
+def _loaded_runs(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
     """The last runs as the destination knows them, also those of other machines; none if it cannot be read."""
-    if place.is_missing:
-        return []
     with suppress(Exception), pipeline.sql_client() as sql:  # locked, unreachable, or loaded by an older version
         names = ("run_id", "resource", "started_at", "ended_at", "stopped", "rows_read", "failures", *_FIGURES)
         table = sql.make_qualified_table_name("load_runs")
