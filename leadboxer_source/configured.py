@@ -12,6 +12,11 @@ from leadboxer_source.settings import Settings
 from leadboxer_source.source import leadboxer_source
 
 
+def names() -> list[str]:
+    """Returns the names of all settings."""
+    return list(leadboxer_source.ref.SPEC().get_resolvable_fields())
+
+
 def found(*, accept_partial: bool = True, **given: Any) -> dict[str, Any]:
     """Returns the arguments that `leadboxer_source` would be called with; `None` for what nobody gave.
 

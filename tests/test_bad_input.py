@@ -374,6 +374,8 @@ def test_the_documentation_lists_what_the_tests_see_and_nothing_else() -> None:
         "More than 20 requests",
         "The pipeline's state has version",
         "The pipeline's state is damaged",
+        # tests/test_check.py
+        "is ignored, as there is no such setting",
         # tests/test_status.py
         "The destination does not allow that",
         # tests/test_profile.py

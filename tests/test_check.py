@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from leadboxer_source.check import check_account, clock_finding
 from leadboxer_source.cli import main
 from leadboxer_source.settings import RateLimit, Settings
 from tests.conftest import Desk, SkewedClock, World
+from tests.test_bad_input import COMMAND, is_documented
 
 NAMES = ["settings", "address", "key", "dataset", "permission", "clock", "rate limit", "destination"]
 
@@ -187,6 +189,45 @@ def test_several_troubles_are_told_at_once(checked: Any, monkeypatch: pytest.Mon
     assert code == 4
     wrong = [name for name, state in states(findings).items() if state == "wrong"]
     assert wrong == ["settings", "address", "dataset"]
+
+
+def test_a_misspelt_setting_is_named_and_its_value_is_not(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.configure(monkeypatch)
+    monkeypatch.setenv("SOURCES__LEADBOXER__START_DAT", "hunter2")
+    monkeypatch.setenv("SOURCES__LEADBOXER__DATA_WRITER__BUFFER_MAX_ITEMS", "7")
+    monkeypatch.setenv("SOURCES__LEADBOXER__", "")
+    Path(".dlt").mkdir()
+    Path(".dlt/config.toml").write_text(
+        "[sources.leadboxer]\nrelist_day = 3\nzeal = 'hunter2'\n"
+        "[sources.leadboxer.filter]\nsearch = 'x'\n[sources.leadboxer.extract]\nworkers = 2\n[sources.other]\na = 1\n"
+    )
+    Path(".dlt/secrets.toml").write_text("[sources.leadboxer]\nhash_keys = 'hunter2'\n")
+    sentences = [
+        "hash_keys in .dlt/secrets.toml is ignored, as there is no such setting; did you mean hash_key?",
+        "relist_day in .dlt/config.toml is ignored, as there is no such setting; did you mean relist_days?",
+        "zeal in .dlt/config.toml is ignored, as there is no such setting.",
+        "filter in .dlt/config.toml is ignored, as there is no such setting; did you mean filters?",
+        "SOURCES__LEADBOXER__START_DAT is ignored, as there is no such setting; "
+        "did you mean SOURCES__LEADBOXER__START_DATE?",
+    ]
+    assert all(is_documented(sentence) for sentence in sentences)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False)
+        assert "hunter2" not in done.stdout + done.stderr
+        return done
+
+    done = run("check", "--json")
+    finding = json.loads(done.stdout)["findings"][0]
+    assert (done.returncode, finding["name"], finding["state"]) == (0, "settings", "doubtful")
+    assert sorted(finding["told"].splitlines()) == sorted(sentences)
+    told = run("sync", "--max-requests", "1").stderr
+    assert all(f"{sentence}\n" in told for sentence in sentences)
+    monkeypatch.setenv("SOURCES__LEADBOXER__DISPLAY", "robots")
+    done = run("check")
+    assert done.returncode == 4
+    assert done.stdout.startswith("✗ settings    display takes any of")
+    assert all(f"\n{'':<14}{sentence}\n" in done.stdout for sentence in sentences)
 
 
 def test_a_file_that_is_there_is_left_as_it_was(checked: Any) -> None:

@@ -11,8 +11,8 @@ import click
 from leadboxer_source import settings
 from leadboxer_source.check import NAMES, Finding, check_account, check_destination, worst
 from leadboxer_source.cli.options import Place, taken_account, taken_place, with_account, with_place
-from leadboxer_source.cli.sentences import missing, tell
-from leadboxer_source.configured import found
+from leadboxer_source.cli.sentences import ignored, missing, tell
+from leadboxer_source.configured import found, names
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.settings import Settings
 from leadboxer_source.source import leadboxer_source
@@ -32,7 +32,8 @@ def command(*, as_json: bool, **options: Any) -> int:
         findings.append(finding)
         if not as_json:
             mark, colour = _MARKS[finding.state]
-            click.echo(f"{click.style(mark, fg=colour)} {finding.name:<11} {finding.told}")
+            told = finding.told.replace("\n", f"\n{'':<14}")
+            click.echo(f"{click.style(mark, fg=colour)} {finding.name:<11} {told}")
     code = worst(findings)
     if as_json:
         click.echo(json.dumps({"fine": code == 0, "findings": [finding._asdict() for finding in findings]}))
@@ -84,10 +85,14 @@ def _account(given: dict[str, Any]) -> Iterator[Finding]:
 
 def _settings(given: dict[str, Any]) -> Finding:
     """Whether a load would begin with what is configured: building the source sends nothing."""
+    unknown = ignored(names())
     try:
         leadboxer_source(**given)
     except Exception as error:
-        return _wrong("settings", error)
+        wrong = _wrong("settings", error)
+        return wrong._replace(told="\n".join([wrong.told, *unknown]))
+    if unknown:
+        return Finding("settings", "doubtful", "\n".join(unknown))
     return Finding("settings", "fine", "a load can begin with them")
 
 

@@ -71,6 +71,31 @@ def missing(*settings: str) -> str:
     return f"No {names}: set {_it(settings)} {where}."
 
 
+def ignored(settings: Collection[str]) -> list[str]:
+    """Returns a sentence for each setting of the source that is given under a name that it has not.
+
+    Args:
+        settings: Names that it has.
+    """
+    told = []
+    for file, document in _files():
+        for name, value in document.get("sources", {}).get("leadboxer", {}).items():
+            near = difflib.get_close_matches(name.lower(), settings, 1)
+            # a table may as well be one of dlt's own
+            if name not in settings and (near or not isinstance(value, Mapping)):
+                told.append(_ignored(f"{name} in {file}", *near))
+    for variable in os.environ:
+        name = variable.removeprefix(_PREFIX).lower()
+        if variable.startswith(_PREFIX) and name and "__" not in name and name not in settings:
+            near = difflib.get_close_matches(name, settings, 1)
+            told.append(_ignored(variable, *(f"{_PREFIX}{setting.upper()}" for setting in near)))
+    return told
+
+
+def _ignored(name: str, meant: str = "") -> str:
+    return f"{name} is ignored, as there is no such setting{f'; did you mean {meant}?' if meant else '.'}"
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what caused it, the root last."""
     seen: set[int] = set()

@@ -19,7 +19,9 @@ from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.picture import ENDED, LISTING
 from leadboxer_source.cli.progress import Progress
+from leadboxer_source.cli.sentences import ignored
 from leadboxer_source.configured import configured
+from leadboxer_source.configured import names as setting_names
 from leadboxer_source.journal import Journal
 from leadboxer_source.memory import bound
 from leadboxer_source.plan import Plan, covered_of
@@ -52,6 +54,8 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
         value = options.pop(name)
         if value is not None:
             account[name] = value
+    for sentence in ignored(setting_names()):
+        click.echo(sentence, err=True)
     pipeline = place.pipeline()
     # a file is looked into at no cost; elsewhere it would be one more connection, each time where no state is kept
     for name in () if as_json or place.file is None or place.is_missing else _others(pipeline, account):
