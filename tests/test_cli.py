@@ -44,6 +44,28 @@ def test_help_has_one_example_and_it_parses(name: str, capsys: Any) -> None:
         command_called(name).make_context(name, arguments)
 
 
+def test_without_a_command_it_prints_the_help(capsys: Any) -> None:
+    assert main(["--help"]) == 0
+    told = capsys.readouterr()
+    assert main([]) == 0
+    assert capsys.readouterr() == told
+
+
+def test_the_sandbox_takes_every_value_of_its_switches() -> None:
+    given = ["envelope=legacy", "token_expired=404", "unknown_lead=404", "compressed=true", "max_limit=7"]
+    given += ["children_cap=null", "token_life_s=0.5"]
+    read = dict(sandbox_parser().parse_args(["--profile", *given]).profile)
+    assert read == {
+        "envelope": "legacy",
+        "token_expired": 404,
+        "unknown_lead": "404",
+        "compressed": True,
+        "max_limit": 7,
+        "children_cap": None,
+        "token_life_s": 0.5,
+    }
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_explained(name: str) -> None:
     for parameter in command_called(name).params:

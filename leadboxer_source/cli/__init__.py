@@ -58,10 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("dlt").addFilter(_without_traceback)
     with suppress(ValueError):  # not the main thread: whoever embeds the command line has signals of their own
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    words = [word for word in arguments if word != "--debug"] or ["--help"]
     try:
-        code = leadboxer.main(
-            [word for word in arguments if word != "--debug"], prog_name="leadboxer", standalone_mode=False
-        )
+        code = leadboxer.main(words, prog_name="leadboxer", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
         click.echo("leadboxer: Stopped; the slices that were finished are kept. Run it again to go on.", err=True)
         return STOPPED_WITH_PROGRESS

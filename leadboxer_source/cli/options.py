@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,9 @@ class Place(NamedTuple):
             ConfigurationInvalid: The place cannot be.
         """
         path = self.file
+        # dlt makes a folder of it
+        if self.name and not re.fullmatch(r"[\w .-]*\w[\w .-]*", self.name):
+            raise ConfigurationInvalid(f"{self.name} is no name for a pipeline: use letters, digits and _.")
         if self.db is not None and path is None:
             raise ConfigurationInvalid("--db names a DuckDB file; for other destinations configure dlt's credentials.")
         if path is not None and path.stem == self.dataset:

@@ -24,6 +24,8 @@ from leadboxer_source.profile_views import as_html, as_text
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write one self-contained page instead.")
 def command(*, who: str, site: str | None, as_json: bool, html: Path | None, **options: Any) -> None:
     """Show a user's (lead's) whole profile: who it is, each visit, each hit. Reads what was loaded; sends nothing."""
+    if html is not None and not html.absolute().parent.is_dir():
+        raise ConfigurationInvalid(f"The folder of {html} does not exist: make it, or choose another with --html.")
     profile = _read(taken_place(options), who, site)
     if html is not None:
         html.write_text(as_html(profile, datetime.now(timezone.utc)), encoding="utf-8")

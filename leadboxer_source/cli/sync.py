@@ -35,10 +35,14 @@ from leadboxer_source.sync import sync
 @click.option("--start-date", help="Load users seen since then (UTC).")
 @click.option("--end-date", help="One-off load of users seen before then; marks nothing as loaded.")
 @click.option("--only", help="Resources to load, separated by commas.")
-@click.option("--max-minutes", type=float, help="Stop after so long.")
-@click.option("--max-requests", type=int, help="Stop after so many requests.")
+@click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop after so long.")
+@click.option("--max-requests", type=click.IntRange(min=0), help="Stop after so many requests.")
 @click.option(
-    "--slice-minutes", type=float, default=15.0, show_default=True, help="Length of a slice: what a crash can cost."
+    "--slice-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="Length of a slice: what a crash can cost.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else.")
 def command(*, only: str | None, as_json: bool, **options: Any) -> int:

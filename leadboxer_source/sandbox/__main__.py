@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
+import math
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from random import Random
-from typing import Any
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from leadboxer_source.sandbox.faults import Faults
 from leadboxer_source.sandbox.profile import Profile
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     server = Sandbox(
         world,
         key=arguments.key,
-        profile=_profile(arguments.profile),
+        profile=Profile(**dict(arguments.profile)),
         rate_limit=None if arguments.rate_limit == "unlimited" else arguments.rate_limit,
         faults=Faults.mixed(arguments.faults, arguments.seed),
         port=arguments.port,
@@ -57,44 +59,90 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as the other commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(4, f"leadboxer: {message.rstrip('.')}; see `{self.prog} --help`.\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="leadboxer sandbox",
         description="Serves a made-up LeadBoxer on this machine.",
         epilog="Example: leadboxer sandbox --port 8080 --users 500 --rate-limit 10/second",
     )
-    parser.add_argument("--port", type=int, default=0, help="where to listen (default: any free port)")
-    parser.add_argument("--users", type=int, default=200)
-    parser.add_argument("--days", type=float, default=90, help="over how many days they were last seen")
+    count, amount = _number(int), _number(float)
+    parser.add_argument("--port", type=_number(int, 65_535), default=0, help="where to listen (default: any free port)")
+    parser.add_argument("--users", type=count, default=200)
+    parser.add_argument("--days", type=amount, default=90, help="over how many days they were last seen")
     parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same data")
-    parser.add_argument("--rate-limit", default="10/minute", help="such as 10/second, or unlimited")
-    parser.add_argument("--faults", type=float, default=0.0, help="share of requests that meet a passing fault")
-    parser.add_argument("--live", type=float, default=0.0, help="users who become active in a minute")
-    parser.add_argument("--site", default=SITE)
+    parser.add_argument("--rate-limit", type=_rate, default="10/minute", help="such as 10/second, or unlimited")
+    parser.add_argument(
+        "--faults", type=_number(float, 1), default=0.0, help="share of requests that meet a passing fault"
+    )
+    parser.add_argument("--live", type=amount, default=0.0, help="users who become active in a minute")
+    parser.add_argument("--site", type=_site, default=SITE)
     parser.add_argument("--key", default=KEY)
-    parser.add_argument("--sessions-per-user", type=float, default=2.0)
-    parser.add_argument("--events-per-session", type=float, default=3.0)
+    parser.add_argument("--sessions-per-user", type=amount, default=2.0)
+    parser.add_argument("--events-per-session", type=amount, default=3.0)
     parser.add_argument("--all-in-one-day", action="store_true", help="everybody was seen within the last day")
     parser.add_argument(
-        "--profile", nargs="*", default=[], metavar="NAME=VALUE", help="readings of the API's open points"
+        "--profile",
+        nargs="*",
+        type=_switch,
+        default=[],
+        metavar="NAME=VALUE",
+        help="readings of the API's open points",
     )
     parser.add_argument("--json", action="store_true", help="print address, dataset and key as JSON")
     return parser
 
 
-def _profile(switches: Sequence[str]) -> Profile:
-    """Reads `name=value` pairs; a value is JSON where it can be, else text."""
-    known = {field.name for field in dataclasses.fields(Profile)}
-    values: dict[str, Any] = {}
-    for name, _, value in (switch.partition("=") for switch in switches):
-        if name not in known:
-            sys.exit(f"leadboxer sandbox: there is no switch {name!r}; there are {', '.join(sorted(known))}.")
+def _number(kind: type[int] | type[float], most: float = math.inf) -> Callable[[str], float]:
+    """Returns what reads a number of at least 0 and at most so much."""
+
+    def read(text: str) -> float:
         try:
-            values[name] = json.loads(value)
-        except json.JSONDecodeError:
-            values[name] = value
-    return Profile(**values)
+            number = kind(text)
+        except ValueError:
+            raise ArgumentTypeError(f"{text} is no number") from None
+        if not 0 <= number <= most or number == math.inf:
+            raise ArgumentTypeError(f"{text} is not {'0 or more' if most == math.inf else f'from 0 to {most:g}'}")
+        return number
+
+    return read
+
+
+def _rate(text: str) -> str:
+    if text != "unlimited" and not re.fullmatch(r"[1-9]\d*/(second|minute|hour|day)", text):
+        raise ArgumentTypeError(f"{text} is not a rate: write it like 10/minute or 10/second, or unlimited")
+    return text
+
+
+def _site(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{32}", text):
+        raise ArgumentTypeError(f"{text} is not a dataset id: it has 32 digits and letters from a to f")
+    return text
+
+
+def _switch(text: str) -> tuple[str, Any]:
+    """Reads a `name=value` pair."""
+    name, _, value = text.partition("=")
+    hints = get_type_hints(Profile)
+    if name not in hints:
+        raise ArgumentTypeError(f"there is no switch {name}; there are {', '.join(sorted(hints))}")
+    hint = hints[name]
+    if hint is bool or get_origin(hint) is Literal:
+        choices = {str(choice).lower(): choice for choice in get_args(hint) or (False, True)}
+        if value.lower() not in choices:
+            raise ArgumentTypeError(f"{name} is one of {', '.join(choices)}")
+        return name, choices[value.lower()]
+    try:
+        return name, None if value == "null" and hint is not float else (float if hint is float else int)(value)
+    except ValueError:
+        raise ArgumentTypeError(f"{name} takes a number") from None
 
 
 def _live(server: Sandbox, world: World, users_per_minute: float, stopped: threading.Event) -> None:
