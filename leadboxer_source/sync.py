@@ -73,7 +73,7 @@ def sync(
         only: Resources to load; all if not given.
         max_minutes: After how long to stop; no limit if not given.
         max_requests: After how many requests to stop; what is configured if not given.
-        slice_minutes: Length of a slice: what a crash can cost. The source's `max_minutes`, as configured, if not given.
+        slice_minutes: Length of a slice: what a crash can cost. The configured `max_minutes` if not given.
         watch: Is called with a `Report` while a slice goes on and when it ends.
         **config: Arguments of `leadboxer_source`; what is missing comes from dlt's configuration.
 

@@ -40,9 +40,7 @@ from leadboxer_source.sync import sync
 @click.option(
     "--slice-minutes",
     type=click.FloatRange(min=0, min_open=True),
-    default=15.0,
-    show_default=True,
-    help="Length of a slice: what a crash can cost.",
+    help="Length of a slice: what a crash can cost. (15 unless configured)",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else.")
 def command(*, only: str | None, as_json: bool, **options: Any) -> int:
