@@ -38,8 +38,9 @@ class _Commands(click.Group):
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Takes the traceback from what dlt logs."""
+    """Takes the traceback from what dlt logs, beside the message or in it."""
     record.exc_info = record.exc_text = None
+    record.msg, record.args = record.getMessage().partition(" with message Traceback (")[0], ()
     return True
 
 
