@@ -123,7 +123,7 @@ def _json(value: Any) -> Any:
     return value or None
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {
+READERS: dict[str, Callable[[Any], Any]] = {
     "text": _text,
     "bigint": _integer,
     "double": _double,
@@ -163,7 +163,7 @@ class Shape:
         privacy: Privacy = OPEN,
     ) -> None:
         self._known = {
-            name.lower(): _Known(field.column, rank, _READERS[field.kind])
+            name.lower(): _Known(field.column, rank, READERS[field.kind])
             for field in fields
             for rank, name in enumerate(field.names)
         }

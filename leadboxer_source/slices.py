@@ -25,6 +25,7 @@ class Slices:
         clock: The time, for tests.
         watch: Is told how the runs go.
         connect: Opens a way to the API.
+        prepare: Is called when a run begins; returns which columns frozen tables may fill.
 
     Raises:
         ConfigurationInvalid: A promoted property cannot have a column of its own.
@@ -36,6 +37,7 @@ class Slices:
         clock: Clock | None = None,
         watch: Watch | None = None,
         connect: Callable[[Settings, Clock], Connection] = connect,
+        prepare: Callable[[], Mapping[str, Fillable]] = dict,
     ) -> None:
         self._config = config
         self._shapes = Shapes(
@@ -44,12 +46,9 @@ class Slices:
         self._clock = clock or SystemClock()
         self._watch = watch
         self._connect = connect
+        self._prepare = prepare
         self._connection: Connection | None = None
         self._slice: Slice | None = None
-
-    def freeze(self, columns: Mapping[str, Fillable]) -> None:
-        """Lets unknown fields become columns of the named tables no more, except the columns given for them."""
-        self._shapes.freeze(columns)
 
     def users(
         self, state: Callable[[str], dict[str, Any]], selected: set[str], people: dict[str, Any] | None = None
@@ -127,6 +126,7 @@ class Slices:
         forgotten: Forgotten = NOBODY,
     ) -> Slice:
         self.close()
+        self._shapes.freeze(self._prepare())
         self._connection = self._connect(self._config, self._clock)
         # a run that nobody finishes gives its threads and files back with its source
         weakref.finalize(self, self._connection.close)

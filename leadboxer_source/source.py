@@ -14,7 +14,7 @@ from leadboxer_source.children import Polled, Rows
 from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.contract import frozen_columns
 from leadboxer_source.report import Watch
-from leadboxer_source.rows import property_rows
+from leadboxer_source.rows import Fillable, property_rows
 from leadboxer_source.slices import Slices
 from leadboxer_source.state import FORGOTTEN
 from leadboxer_source.tables import TABLES
@@ -115,12 +115,15 @@ def leadboxer_source(
         hash_key=hash_key,
         limiter_store=limiter_store,
     )
-    slices = Slices(config, clock, watch)
+
+    def prepare() -> dict[str, Fillable]:
+        suit(dlt.current.source())
+        return frozen_columns(dlt.current.source(), config.promote)
+
+    slices = Slices(config, clock, watch, prepare=prepare)
 
     @dlt.resource(**TABLES["users"])
     def users() -> Polled:
-        suit(dlt.current.source())
-        slices.freeze(frozen_columns(dlt.current.source()))
         selected = set(dlt.current.source().selected_resources)
         # kept before the first row: when a limit closes the run early, dlt has no current resource any more
         metrics = dlt.current.resource_metrics()

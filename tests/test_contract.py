@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import dlt
 import pytest
 
 from leadboxer_source.sandbox import World
 from tests.conftest import NOW_MS, Desk
 
 FIELD, COLUMN = "organizationMoonPhase", "organization_moon_phase"
+TIME = "2026-11-18T11:06:40Z"
+FROZEN: Any = {"columns": "freeze", "data_type": "freeze"}
 
 
 class Growing(World):
@@ -134,3 +137,88 @@ def test_a_number_that_no_column_has_room_for_is_a_property(growing: Desk) -> No
     grow(growing, **{FIELD: 2**63})
     growing.load()
     assert {bag[FIELD] for bag in bags(growing, "users") if FIELD in bag} == {2**63}
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [(True, 3), (True, "1"), (TIME, 12), (TIME, "12"), (3, "0x1F"), (3, str(2**63)), (0.5, "nan")],
+    ids=str,
+)
+def test_no_value_is_bent_into_a_frozen_column(growing: Desk, first: Any, then: Any) -> None:
+    grow(growing, **{FIELD: first})
+    growing.load()
+    before = columns(growing)
+    grow(growing, **{FIELD: then})
+    growing.pipeline().run(growing.source(), schema_contract=FROZEN)
+    assert {then} == {bag[FIELD] for bag in bags(growing, "users") if FIELD in bag}
+    assert columns(growing) == before
+
+
+@pytest.mark.parametrize(("first", "then", "kept"), [(3, "12", 12), (0.5, 3, 3.0), ("full", 3, "3")], ids=str)
+def test_what_a_frozen_column_has_room_for_is_put_there(growing: Desk, first: Any, then: Any, kept: Any) -> None:
+    grow(growing, **{FIELD: first})
+    growing.load()
+    grow(growing, **{FIELD: then})
+    growing.pipeline().run(growing.source(), schema_contract=FROZEN)
+    assert (kept,) in growing.rows(f"SELECT {COLUMN} FROM users")
+
+
+def test_what_is_promoted_in_the_first_frozen_load_has_a_column(growing: Desk) -> None:
+    for colour in ("teal", None, "blue"):
+        grow(growing, **{"Favourite colour": colour})
+        growing.pipeline().run(growing.source(promote=["Favourite colour"]), schema_contract=FROZEN)
+    promoted = {table for table, column in columns(growing) if column == "favourite_colour"}
+    assert promoted == {"users", "sessions", "events"}
+    assert ("blue",) in growing.rows("SELECT favourite_colour FROM users")
+
+
+def test_nothing_promoted_later_breaks_a_frozen_load_even_if_it_is_null(growing: Desk) -> None:
+    growing.load()
+    before = columns(growing)
+    grow(growing, **{"Favourite colour": None})
+    growing.pipeline().run(growing.source(promote=["Favourite colour"]), schema_contract=FROZEN)
+    assert columns(growing) == before
+
+
+def test_a_promoted_property_is_text_even_if_the_first_looks_like_a_time(growing: Desk) -> None:
+    for value in (TIME, "teal"):
+        grow(growing, **{"Favourite colour": value})
+        growing.load(promote=["Favourite colour"])
+    assert not [column for _, column in columns(growing) if "__v_" in column]
+    assert {(TIME,), ("teal",)} <= set(growing.rows("SELECT favourite_colour FROM users"))
+
+
+def test_a_promoted_property_has_the_type_that_a_hint_gives_it(growing: Desk) -> None:
+    grow(growing, Seats=7)
+    source = growing.source(promote=["Seats"])
+    source.users.apply_hints(columns={"seats": {"data_type": "bigint"}})
+    growing.pipeline().run(source)
+    assert (7,) in growing.rows("SELECT seats FROM users")
+
+
+def test_a_contract_counts_for_sessions_of_other_users(growing: Desk) -> None:
+    grow(growing, **{FIELD: 3})
+    growing.load()
+    before = columns(growing)
+    grow(growing, **{FIELD: "full", "organizationTides": "high"})
+    ours = dlt.resource([{"user_id": user} for user in growing.world.user_ids()], name="ours", selected=False)
+    growing.pipeline().run([ours | growing.source().sessions], schema_contract={"columns": "freeze"})
+    assert ("full", "high") in [(bag.get(FIELD), bag.get("organizationTides")) for bag in bags(growing, "sessions")]
+    assert columns(growing) == before
+
+
+@pytest.mark.parametrize("where", ["source", "resources", "run", "users alone"])
+def test_a_contract_counts_wherever_dlt_takes_one(growing: Desk, where: str) -> None:
+    growing.load()
+    before = columns(growing)
+    grow(growing, **{FIELD: "full"})
+    source = growing.source()
+    given: Any = {"schema_contract": "freeze"} if where in ("run", "users alone") else {}
+    if where == "source":
+        source.schema_contract = "freeze"
+    elif where == "resources":
+        for name in ("users", "sessions", "events"):
+            source.resources[name].apply_hints(schema_contract="freeze")
+    growing.pipeline().run(source.users if where == "users alone" else source, **given)
+    assert columns(growing) == before
+    assert {"full"} == {bag[FIELD] for bag in bags(growing, "users") if FIELD in bag}
