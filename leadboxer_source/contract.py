@@ -25,8 +25,8 @@ def frozen_columns(source: DltSource, promote: Iterable[str] = ()) -> dict[str, 
     row (`discard_value`, `discard_row`). Kept out of columns, both are custom properties like any other: nothing
     breaks and nothing is lost.
 
-    Columns of promoted properties are declared here, unless a frozen table is there without them: a first value that
-    looks like a time would make one of the column.
+    Columns of promoted properties are declared here, as a first value that looks like a time would make one of the
+    column; not where a hint has its type already, or a frozen table is there without it.
     """
     frozen: dict[str, Fillable] = {}
     for name, resource in source.selected_resources.items():

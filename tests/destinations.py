@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 import dlt
 import duckdb
+import fsspec
 import pytest
 import requests
 from dlt.common.data_writers.escape import escape_snowflake_literal
@@ -28,6 +28,9 @@ Rows = list[tuple[Any, ...]]
 
 READ_AGAIN = [name for name, table in TABLES.items() if "read_at" in table["columns"]]
 """Tables whose rows may be read more than once."""
+
+BUCKET = "memory://bucket"
+"""Where files are staged: a bucket in memory, as there is no account for another."""
 
 LOCAL_BIGQUERY = Path(__file__).parents[1] / ".venv-bigquery" / "bin" / "local-bigquery"
 
@@ -196,20 +199,27 @@ def bigquery_emulator(folder: Path) -> Iterator[str]:
 def bigquery(url: str, patch: pytest.MonkeyPatch) -> Warehouse:
     """BigQuery's API, as the emulator speaks it.
 
-    It asks nobody for credentials, does not unpack files, and guesses types where a load job names none, as dlt's jobs
-    do; BigQuery takes the table's.
+    It asks nobody for credentials, does not unpack files, reads no bucket, and guesses types where a load job names
+    none, as dlt's jobs do; BigQuery takes the table's.
     """
     from dlt.common.configuration.specs import GcpServiceAccountCredentials
     from google.auth.credentials import AnonymousCredentials
     from google.cloud.bigquery import Client
 
     plain = Client.load_table_from_file
+    staged: list[str] = []
 
     def load(client: Any, file: Any, table: str, job_config: Any, **named: Any) -> Any:
         job_config.schema = client.get_table(table).schema
         return plain(client, file, table, job_config=job_config, **named)
 
+    def load_staged(client: Any, addresses: list[str], table: str, job_config: Any, **named: Any) -> Any:
+        staged.extend(f"{job_config.source_format} {address}" for address in addresses)
+        with fsspec.open(addresses[0]) as file:
+            return load(client, file, table, job_config, **named)
+
     patch.setattr(Client, "load_table_from_file", load)
+    patch.setattr(Client, "load_table_from_uri", load_staged)
     patch.setenv("BIGQUERY_EMULATOR_HOST", url)
     patch.setenv("NORMALIZE__DATA_WRITER__DISABLE_COMPRESSION", "true")
     patch.setattr(GcpServiceAccountCredentials, "to_native_credentials", lambda _: AnonymousCredentials())
@@ -219,27 +229,31 @@ def bigquery(url: str, patch: pytest.MonkeyPatch) -> Warehouse:
         _over_dlt,
         epoch_ms="unix_millis({})",
         plan="json_value(properties, '$.Plan')",
+        statements=staged,
     )
 
 
 def snowflake(server: dict[str, Any], patch: pytest.MonkeyPatch) -> Warehouse:
     """Snowflake's protocol and SQL, as `fakesnow` speaks them.
 
-    It takes one statement at a time, and knows neither the quoted table stage that dlt puts files into nor
-    MATCH_BY_COLUMN_NAME for JSON: PUT and COPY are noted and carried out as INSERT.
+    It takes one statement at a time, and knows neither the quoted table stage that dlt puts files into, nor a bucket,
+    nor MATCH_BY_COLUMN_NAME for JSON: PUT and COPY are noted and carried out as INSERT.
     """
     from snowflake.connector.cursor import SnowflakeCursor
 
     sent: list[str] = []
-    files: dict[str, Path] = {}
+    files: dict[str, str] = {}
     plain = SnowflakeCursor.execute
 
     def execute(cursor: Any, command: str, *arguments: Any, **named: Any) -> Any:
         if put := re.match(r"PUT 'file://([^']+)'", command):
-            files[Path(put[1]).name] = Path(put[1])
+            files[Path(put[1]).name] = put[1]
         elif copy := re.match(r"COPY INTO (\S+)\s+FROM '@[^']*/([^/']+)'", command):
             sent.append(command)
             return plain(cursor, _insert(copy[1], files.pop(copy[2])), *arguments, **named)
+        elif copy := re.match(r"COPY INTO (\S+)\s+FROM @STAGE\s+FILES = \('([^']+)'\)", command):
+            sent.append(command)
+            return plain(cursor, _insert(copy[1], f"memory://{copy[2]}"), *arguments, **named)
         else:
             sent.append(command)
             return plain(cursor, command, *arguments, **named)
@@ -260,9 +274,9 @@ def snowflake(server: dict[str, Any], patch: pytest.MonkeyPatch) -> Warehouse:
     )
 
 
-def _insert(table: str, file: Path) -> str:
+def _insert(table: str, file: str) -> str:
     """The rows of a file of JSON lines as a statement."""
-    with gzip.open(file, "rt") as lines:
+    with fsspec.open(file, "rt", compression="gzip") as lines:
         rows = [json.loads(line) for line in lines]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     names = ", ".join(f'"{column.upper()}"' for column in columns)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dlt
 import duckdb
 import pytest
 
@@ -173,15 +174,37 @@ def test_snowflake_tables_are_clustered_and_json_is_copied_as_json(place: Desk, 
     place.pipeline().run(place.source(), **asked)
     created = [sql for sql in place.warehouse.statements if sql.startswith("CREATE TABLE")]
     clustered = {
-        table: next(sql for sql in created if f'."{table}"' in sql) for table in ("USERS", "SESSIONS", "EVENTS")
+        table: next(sql for sql in created if f'."{table}"' in sql)
+        for table in ("USERS", "SESSIONS", "EVENTS", "PROPERTIES")
     }
     assert "CLUSTER BY" not in clustered["USERS"]
     assert clustered["SESSIONS"].endswith('CLUSTER BY ("SITE","STARTED_AT")')
     assert clustered["EVENTS"].endswith('CLUSTER BY ("SITE","OCCURRED_AT")')
+    assert clustered["PROPERTIES"].endswith('CLUSTER BY ("SITE","NAME")')
     assert '"PROPERTIES" VARIANT' in clustered["EVENTS"]
     copies = [sql for sql in place.warehouse.statements if sql.startswith("COPY INTO") and '"EVENTS"' in sql]
     assert copies
     assert all("TYPE = 'JSON'" in sql and "MATCH_BY_COLUMN_NAME='CASE_INSENSITIVE'" in sql for sql in copies)
+
+
+@pytest.mark.parametrize(
+    "place", [_runs_in("bigquery", "warehouses"), _runs_in("snowflake", "warehouses")], indirect=True
+)
+def test_files_that_are_staged_in_a_bucket_are_json_lines(place: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION__SNOWFLAKE__STAGE_NAME", "STAGE")
+    pipeline = dlt.pipeline(
+        "desk",
+        destination=place.warehouse.destination,
+        staging=dlt.destinations.filesystem(destinations.BUCKET),
+        dataset_name=place.dataset,
+        pipelines_dir=str(place.folder / "pipelines"),
+    )
+    pipeline.run(place.source())
+    for table in ("users", "sessions", "events", "properties", "load_runs"):
+        (load,) = (sent for sent in place.warehouse.statements if f"/{place.dataset}/{table}/" in sent)
+        assert "JSON" in load, "as which BigQuery and Snowflake are told to read it"
+        assert ".jsonl" in load
+    place.assert_equal_to_truth()
 
 
 @only("postgresql")
