@@ -14,7 +14,7 @@ from leadboxer_source.report import Watch
 from leadboxer_source.rows import Fillable, Shapes
 from leadboxer_source.settings import Settings
 from leadboxer_source.slice import COVERED, Slice
-from leadboxer_source.state import NOBODY, Forgotten, Remembered, forgotten_people, record, remember
+from leadboxer_source.state import Remembered, forgotten_people, record, remember
 
 
 class Slices:
@@ -26,6 +26,7 @@ class Slices:
         watch: Is told how the runs go.
         connect: Opens a way to the API.
         prepare: Is called when a run begins; returns which columns frozen tables may fill.
+        people: Gives the state that holds who was forgotten.
 
     Raises:
         ConfigurationInvalid: A promoted property cannot have a column of its own.
@@ -38,6 +39,7 @@ class Slices:
         watch: Watch | None = None,
         connect: Callable[[Settings, Clock], Connection] = connect,
         prepare: Callable[[], Mapping[str, Fillable]] = dict,
+        people: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._config = config
         self._shapes = Shapes(
@@ -47,22 +49,20 @@ class Slices:
         self._watch = watch
         self._connect = connect
         self._prepare = prepare
+        self._people = people
         self._connection: Connection | None = None
         self._slice: Slice | None = None
 
-    def users(
-        self, state: Callable[[str], dict[str, Any]], selected: set[str], people: dict[str, Any] | None = None
-    ) -> Polled:
+    def users(self, state: Callable[[str], dict[str, Any]], selected: set[str]) -> Polled:
         """Runs the head: reads the state, yields users, and writes the state when it is done.
 
         Args:
             state: Gives the state of a resource, to read and to write.
             selected: Names of the resources that are loaded.
-            people: The state that holds who was forgotten.
         """
         scope, one_off = self._config.scope, self._config.end_ms is not None
         memories = {name: Remembered() if one_off else remember(state(name), scope) for name in COVERED}
-        run = self._begin(memories, selected, forgotten_people(people or {}, self._config.site))
+        run = self._begin(memories, selected)
         try:
             yield from run.users()
             if not one_off:
@@ -119,13 +119,9 @@ class Slices:
             self._connection.close()
             self._connection = None
 
-    def _begin(
-        self,
-        memories: dict[str, Remembered],
-        selected: set[str],
-        forgotten: Forgotten = NOBODY,
-    ) -> Slice:
+    def _begin(self, memories: dict[str, Remembered], selected: set[str]) -> Slice:
         self.close()
+        forgotten = forgotten_people(self._people(), self._config.site)
         self._shapes.freeze(self._prepare())
         self._connection = self._connect(self._config, self._clock)
         # a run that nobody finishes gives its threads and files back with its source

@@ -120,7 +120,7 @@ def leadboxer_source(
         suit(dlt.current.source())
         return frozen_columns(dlt.current.source(), config.promote)
 
-    slices = Slices(config, clock, watch, prepare=prepare)
+    slices = Slices(config, clock, watch, prepare=prepare, people=lambda: dlt.current.source_state(FORGOTTEN))
 
     @dlt.resource(**TABLES["users"])
     def users() -> Polled:
@@ -128,7 +128,7 @@ def leadboxer_source(
         # kept before the first row: when a limit closes the run early, dlt has no current resource any more
         metrics = dlt.current.resource_metrics()
         try:
-            yield from slices.users(dlt.current.resource_state, selected, dlt.current.source_state(FORGOTTEN))
+            yield from slices.users(dlt.current.resource_state, selected)
         finally:
             metrics.update(slices.metrics())
 

@@ -188,6 +188,20 @@ def test_neither_a_lost_folder_nor_a_load_from_scratch_brings_anybody_back(desk:
 
 
 @pytest.mark.usefixtures("loaded")
+def test_users_of_ones_own_bring_nobody_back(desk: Desk) -> None:
+    user_id, other, *_ = (user for (user,) in desk.rows("SELECT DISTINCT user_id FROM events ORDER BY user_id"))
+    forgotten(desk, user_id)
+    desk.rows("DELETE FROM sessions")
+    source = desk.source()
+    ours = dlt.resource([{"user_id": user_id}, {"user_id": other}], name="ours")
+    desk.server.clear_requests()
+    desk.pipeline().run([ours | source.sessions, source.events])
+    assert desk.rows("SELECT DISTINCT user_id FROM sessions") == [(other,)]
+    assert not rows_about(desk, user_id)
+    assert user_id not in {request.params.get("leadId") for request in desk.server.requests}
+
+
+@pytest.mark.usefixtures("loaded")
 def test_the_state_keeps_no_id_of_who_is_forgotten(desk: Desk) -> None:
     user_id = a_user(desk)
     forgotten(desk, user_id)
