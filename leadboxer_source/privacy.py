@@ -44,8 +44,11 @@ PERSONAL = (
     "organizationEmailAddresses",
     "organizationExecutives",
 )
-"""What the preset `personal` stands for, in every spelling and with `last_` before it: the API's own names and the
+"""What the preset `personal` stands for, in every spelling and after each of `_VISITS`: the API's own names and the
 usual ones of custom properties. A company's name, domain and telephone number are not among them."""
+
+_VISITS = ("last_", "first_", "previous_", "original_")
+"""What the API puts before a name to say of which visit it speaks."""
 
 PRESET = "personal"
 SHORTEST_KEY = 16
@@ -64,8 +67,8 @@ class Privacy:
     """Which fields are left out or hashed, in every table.
 
     A name is one that the API sends, one of a column or one of a custom property; case, spaces and punctuation do not
-    matter, and it stands for the field with `last_` before it too. `personal` stands for `PERSONAL`. A name that is
-    given itself beats the preset; left out beats hashed.
+    matter, and it stands for the field with `last_`, `first_` and the like before it too. `personal` stands for
+    `PERSONAL`. A name that is given itself beats the preset; left out beats hashed.
 
     Args:
         exclude: Names of fields that are left out.
@@ -129,7 +132,6 @@ class _Guard:
     def __init__(self, privacy: Privacy, fields: Iterable[Field]) -> None:
         self._privacy = privacy
         self._known: dict[str, _Treatment] = {}
-        self._scalars: set[str] = set()
         for field in fields:
             # the column of `lastName` begins with `last_` by chance
             column = _squashed(field.column)
@@ -139,8 +141,6 @@ class _Guard:
                     f"hash_fields cannot name {field.column}: its column is no text; name it in exclude_fields."
                 )
             self._known.update((name.lower(), treatment) for name in field.names)
-            if field.kind != "json":
-                self._scalars.update(name.lower() for name in field.names)
         self._unknown = lru_cache(maxsize=10_000)(privacy.treatment)
 
     def __call__(self, record: Record) -> Record:
@@ -158,7 +158,7 @@ class _Guard:
                 continue
             if treatment == "hash" and value is not None and value != "":
                 safe[name] = self._privacy.digest(value)
-            elif isinstance(value, (dict, list)) and (path or lower not in self._scalars):
+            elif isinstance(value, (dict, list)) and (path or lower != "type"):  # {"name": "user"} is nobody's name
                 safe[name] = self._inside(value, f"{path}{name}.")
             else:
                 safe[name] = value
@@ -178,7 +178,10 @@ def _squashed(name: str) -> str:
 
 
 def _is_among(name: str, names: frozenset[str]) -> bool:
-    return _squashed(name) in names or (name.lower().startswith("last_") and _squashed(name[5:]) in names)
+    lower = name.lower()
+    return _squashed(name) in names or any(
+        _squashed(name[len(visit) :]) in names for visit in _VISITS if lower.startswith(visit)
+    )
 
 
 def _named(names: Sequence[str]) -> frozenset[str]:

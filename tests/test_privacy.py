@@ -179,8 +179,11 @@ VALUES = st.recursive(
 def test_whatever_is_sent_under_a_personal_name_is_gone(record: dict[str, Any], hashing: bool) -> None:
     privacy = Privacy([], ["personal"], KEY) if hashing else Privacy(["personal"])
     shapes = Shapes("s", (), privacy)
-    last = {f"last_{name.removeprefix('last_')}": value for name, value in record.items()}
-    for sent in (record, last, {"customEventInfo": record}):
+    of_visits = [
+        {f"{visit}_{name.removeprefix('last_')}": value for name, value in record.items()}
+        for visit in ("last", "first", "previous", "original")
+    ]
+    for sent in (record, *of_visits, {"customEventInfo": record}, {"title": record}, {"title": [record]}):
         rows: list[Any] = [shapes.user(sent, READ_AT), shapes.session(sent, "1.2", READ_AT)]
         rows += shapes.events([sent], "1.2", "1.2", READ_AT)
         rows += [found for row in rows[2:] for found in property_rows(row)]
