@@ -5,9 +5,11 @@ The sums are pure. Only `make_plan` asks LeadBoxer, for at most ten pages of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
+from math import ceil
+from statistics import mean
 from typing import Any
 
 from leadboxer_source import errors, settings
@@ -117,28 +119,37 @@ class Plan:
 def seconds_for(requests: Mapping[str, float], rate: tuple[int, float] | None) -> float | None:
     """Returns how long so many requests take side by side; `None` where nothing limits them.
 
-    The first `rate` requests go at once, so a load that fits the limit takes no time to speak of.
+    The limit holds in any window of its length, so requests go in bursts: a load that fits the limit takes no time to
+    speak of, and one request more takes a whole period.
     """
     if rate is None:
         return None
     allowed, period = rate
-    return max(0.0, max(requests.values(), default=0.0) - allowed) / allowed * period
+    return max(0, ceil(max(requests.values(), default=0.0) / allowed) - 1) * period
 
 
 def listing_requests(pieces: Sequence[Piece], spans: Sequence[Stretch], page_size: int) -> int:
     """Estimates the pages it takes to list everybody once, in the windows that a run chooses.
 
-    A window of several pages is read twice, as one pass cannot prove that it missed nobody.
+    A window of several pages is read twice, as one pass cannot prove that it missed nobody. After several windows the
+    newest users are listed once more.
     """
-    requests, days = 0, 1
+    windows = list(_windows(pieces, spans, page_size))
+    return max(sum(windows) + (len(windows) > 1), 1)
+
+
+def _windows(
+    pieces: Sequence[Piece], spans: Sequence[Stretch], page_size: int, *, daily: bool = False
+) -> Iterator[int]:
+    """The requests that each window of a listing takes, newest first."""
+    days = 1
     for span in sorted(spans, reverse=True):
         top = span.hi
         while top > span.lo:
             window = window_of(Stretch(span.lo, top), days)
             users = _users_read(pieces, window)
-            requests += _drained(users, page_size)
-            top, days = window.lo, next_days(days, int(users))
-    return max(requests, 1)
+            yield _drained(users, page_size)
+            top, days = window.lo, 1 if daily else next_days(days, int(users))
 
 
 def estimate(
@@ -167,10 +178,8 @@ def estimate(
     children = {} if users_only else {"sessions": round(users), "events": round(visits)}
     listing = listing_requests(pieces, spans, page_size)
     more_slices = int((seconds_for(children, rate) or 0) / _SLICE_SECONDS)
-    # each slice lists the newest users twice, and the days where it goes on
-    days = max(1.0, sum(span.hi - span.lo for span in spans) / DAY_MS)
-    around = users / days * (1 + settings.OVERLAP_AFTER_DAYS)
-    listing += more_slices * (2 + _drained(around, page_size))
+    if more_slices:  # each lists the newest users twice, and the days where it goes on
+        listing += round(more_slices * (2 + mean(_windows(pieces, spans, page_size, daily=True))))
     requests = {"leads": listing, **children}
     return Estimate(what, how, round(users), requests, seconds_for(requests, rate))
 

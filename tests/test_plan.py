@@ -19,6 +19,7 @@ from leadboxer_source.plan import Plan, covered_of, make_plan
 from leadboxer_source.sandbox import World
 from leadboxer_source.settings import DAY_MS, RateLimit, Settings, parse_instant
 from leadboxer_source.survey import MOST_REQUESTS, Survey
+from leadboxer_source.sync import RESOURCES
 from tests.conftest import NOW_MS, Desk, SkewedClock
 
 CLOSE = 0.15
@@ -256,3 +257,37 @@ def test_the_page_on_limits_counts_as_a_load_does(desk: Desk) -> None:
     assert desk.clock.time() - began == pytest.approx(first.seconds, rel=CLOSE)
     assert sum(desk.requests().values()) == pytest.approx(sum(first.requests.values()), rel=CLOSE)
     assert desk.requests()["events"] == 400
+
+
+@pytest.mark.parametrize(
+    ("users", "limit"), [(10_000, 10), (50_000, 100), pytest.param(100_000, 10, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("only", [RESOURCES, ("users",)], ids=["whole", "users"])
+def test_the_page_on_limits_counts_a_day_as_a_run_does(
+    desk: Desk, users: int, limit: int, only: tuple[str, ...]
+) -> None:
+    """The last days of such a dataset; on the next, users return who were last seen on the first of them."""
+    desk.with_world(World(users=0, now_ms=NOW_MS), rate_limit=f"{limit}/minute")
+    between_ms = 366 * DAY_MS // users
+    loaded = [desk.world.add_user(NOW_MS - 600_000 - number * between_ms) for number in range(users * 4 // 366)]
+    assert desk.load(only=only).complete
+    active = users * 2 // 366
+    desk.clock.advance(86_400)
+    for number, user in enumerate(loaded[-active:]):
+        desk.world.return_user(user, desk.now_ms - 600_000 - number * between_ms // 2)
+    desk.server.clear_requests()
+    began = desk.clock.time()
+    result = sync(
+        desk.pipeline(),
+        site=desk.world.site,
+        api_key=desk.server.key,
+        base_url=desk.server.url,
+        rate_limit=f"{limit}/minute",
+        limiter_store=":memory:",
+        clock=desk.clock,
+        only=only,
+    )
+    assert result.complete
+    day = limits.steady_day(users, limit, users_only=only == ("users",))
+    assert sum(result.requests.values()) == pytest.approx(sum(day.requests.values()), rel=CLOSE)
+    assert desk.clock.time() - began == pytest.approx(day.seconds, rel=CLOSE)
