@@ -268,13 +268,15 @@ class Children:
             return []
         except _FAILED as failure:
             self._failed += 1
+            # what is to be done about it is for the whole run to say
+            reason = f"{str(failure).split('; ')[0].rstrip('.')}."
             if self._failed > settings.MAX_FAILURES:
                 raise errors.OutageSuspected(
                     f"More than {settings.MAX_FAILURES} requests of this run failed for good, the last one so: "
-                    f"{failure} Nothing of this run is kept; run again later."
+                    f"{reason} Nothing of this run is kept, but all of earlier ones; run again later."
                 ) from None
-            self._put_aside(name, parent_id, str(failure))
-            logger.warning(f"{name} of one parent are set aside and tried again in the next run: {failure}")
+            self._put_aside(name, parent_id, reason)
+            logger.warning(f"{name} of one parent are set aside and tried again in the next run: {reason}")
             return []
         # a user without sessions cannot be: their sessions have moved to somebody else, as if the user were unknown
         gone = answer.gone or (name == SESSIONS and not answer.records)

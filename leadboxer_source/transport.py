@@ -34,6 +34,8 @@ from leadboxer_source.settings import Settings
 from leadboxer_source.stores import store_of
 
 _PIECE_BYTES = 65_536
+_UNKNOWN_HOST = "the host name is unknown"
+_ON_THE_WAY = "check base_url, and whether this machine is online"
 
 
 class Reply(NamedTuple):
@@ -147,7 +149,8 @@ class Transport:
             told = f"{self._host} did not answer {path} as LeadBoxer does: {failure.reason}"
             if failure.foreign:
                 raise errors.NotLeadBoxer(f"{told}; check base_url and any proxy in between.") from None
-            raise errors.ApiUnavailable(f"{told}; {self.later}.") from None
+            is_typo = failure.reason == _UNKNOWN_HOST and not self._answered
+            raise errors.ApiUnavailable(f"{told}; {_ON_THE_WAY if is_typo else self.later}.") from None
 
     def close(self) -> None:
         """Ends all waiting and gives connections back."""
@@ -272,7 +275,7 @@ def _spoken(error: requests.exceptions.RequestException) -> str:
     """Names the failure without its address, which would hold ids."""
     text = str(error)
     if "resolve" in text or "Name or service" in text or "nodename" in text:
-        return "the host name is unknown"
+        return _UNKNOWN_HOST
     if isinstance(error, requests.exceptions.Timeout):
         return "time-out"
     if "refused" in text:

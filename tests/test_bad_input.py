@@ -369,9 +369,25 @@ def test_a_file_with_rows_is_kept_when_a_later_run_is_refused(configured: Desk, 
 def test_an_outage_is_told(configured: Desk, capsys: Any) -> None:
     configured.server.faults.fail_next("sessions", "400", times=100)
     assert main(["sync", "--db", "out.duckdb"]) == 1
-    told = sentence_in(capsys.readouterr().err)
+    shown = capsys.readouterr().err
+    told = sentence_in(shown)
     assert told.startswith("More than 20 requests of this run failed for good")
+    assert told.endswith(" Nothing of this run is kept, but all of earlier ones; run again later.")
+    assert told.count("kept") == 1
     assert is_documented(told), told
+
+
+def test_a_server_that_goes_away_is_told_in_one_sentence(desk: Desk) -> None:
+    environment = {**os.environ, **account(desk), "RUNTIME__LOG_LEVEL": "WARNING"}
+    for endpoint in ("sessions", "events"):
+        desk.server.faults.fail_next(endpoint, "400", after=5, times=1000)
+    done = subprocess.run(
+        [COMMAND, "sync", "--db", "out.duckdb"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 1
+    assert " set aside, not kept\n" in done.stderr
+    assert "[WARNING]" not in done.stderr
+    assert is_documented(sentence_in(done.stderr))
 
 
 def test_the_traceback_is_shown_on_request(configured: Desk, monkeypatch: Any) -> None:

@@ -365,9 +365,15 @@ class TestFailures:
         line = Line(*[broken] * 99)
         with pytest.raises(errors.ApiUnavailable) as error:
             line.get()
-        assert str(error.value) == (
-            f"api.example did not answer leads as LeadBoxer does: {told}; what was loaded is kept, run again later."
-        )
+        assert str(error.value).startswith(f"api.example did not answer leads as LeadBoxer does: {told}; ")
+        remedy = "check base_url" if "unknown" in told else "what was loaded is kept, run again later."
+        assert remedy in str(error.value)
+
+    def test_an_address_that_answered_once_is_no_typing_error(self) -> None:
+        line = Line(200, *[requests.ConnectionError("Failed to resolve 'x'")] * 99)
+        line.get()
+        with pytest.raises(errors.ApiUnavailable, match="unknown; what was loaded is kept, run again later"):
+            line.get()
 
     def test_a_wrong_address_is_told_soon_and_trouble_later_on_is_sat_out(self) -> None:
         line = Line(*[500] * 99)

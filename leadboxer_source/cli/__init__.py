@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,11 +38,12 @@ class _Commands(click.Group):
         return command
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Takes the traceback from what dlt logs, beside the message or in it."""
+def _readable(record: logging.LogRecord) -> bool:
+    """Takes tracebacks from what dlt logs, and leaves out what the progress or the last sentence tells as well."""
     record.exc_info = record.exc_text = None
     record.msg, record.args = record.getMessage().partition(" with message Traceback (")[0], ()
-    return True
+    is_own = Path(__file__).parents[1] in Path(record.pathname).parents
+    return not is_own or record.levelno != logging.WARNING or logging.getLogger("dlt").level < logging.WARNING
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments  # wherever it stands: it is added to a command that has just failed
     if not debug:
-        logging.getLogger("dlt").addFilter(_without_traceback)
+        logging.getLogger("dlt").addFilter(_readable)
     with suppress(ValueError):  # not the main thread: whoever embeds the command line has signals of their own
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = [word for word in arguments if word != "--debug"] or ["--help"]
