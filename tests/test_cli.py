@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import subprocess
@@ -101,3 +102,10 @@ def test_bash_completes_with_the_script_that_the_command_gives() -> None:
     )
     done = subprocess.run(["/bin/bash", "-c", script], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("schema\n", "")
+
+
+def test_what_dlt_tries_again_is_told_without_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["--help"]) == 0
+    told = "Job for users.sql retried in load 1"  # as dlt words it, the traceback in the message
+    logging.getLogger("dlt").error(f"{told} with message Traceback (most recent call last):\n  File")
+    assert caplog.messages == [told]
