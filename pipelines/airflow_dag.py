@@ -13,8 +13,9 @@ Copy this file to the DAGs folder, install `leadboxer-source` with the destinati
 
 Each dataset gets a schema `CONNECTION_NAME`, such as `leadboxer_acme`. The extra of `leadboxer` may hold any setting of
 `leadboxer_source`. If workers run on several machines, or the pool has several slots, set `limiter_store` to an address
-that all of them reach, such as `redis://HOST/0`. The type of `leadboxer_warehouse` is dlt's name of the destination;
-one whose credentials are no URI has them in its extra, as `{"destination": "bigquery", "credentials": {...}}`.
+that all of them reach, such as `redis://HOST/0`. `leadboxer_warehouse` may be any connection to PostgreSQL, Snowflake
+or Google Cloud (for BigQuery). For other destinations its type is dlt's name of them, or its extra says what dlt is to
+take, as `{"destination": "databricks", "credentials": {...}}`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
@@ -65,10 +67,21 @@ def schemas(datasets: Iterable[Dataset]) -> dict[Dataset, str]:
 
 
 def credentials(warehouse: Any) -> Any:
-    """The destination's credentials as dlt takes them: from extra, else the connection's URI."""
-    extra = {name: value for name, value in warehouse.extra_dejson.items() if name != "destination"}
+    """The destination's credentials as dlt takes them: from extra, else what Airflow's form holds, else the URI."""
+    extra = {name: value for name, value in warehouse.extra_dejson.items() if name != "destination" and value}
     if "credentials" in extra:
         return extra["credentials"]
+    if warehouse.conn_type == "google_cloud_platform":
+        path = extra.get("key_path")
+        key = extra.get("keyfile_dict") or (Path(path).read_text() if path else None)
+        key = json.loads(key) if isinstance(key, str) else key
+        return key and {**key, "project_id": extra.get("project", key["project_id"])}  # without, dlt asks Google
+    if warehouse.conn_type == "snowflake" and "account" in extra:
+        names = {"private_key_file": "private_key_path", "private_key_content": "private_key"}
+        secret = "private_key_passphrase" if names.keys() & extra.keys() else "password"
+        given = {names.get(name, name): value for name, value in extra.items() if name not in ("account", "region")}
+        host = ".".join(extra[name] for name in ("account", "region") if name in extra)
+        return {**given, "host": host, "username": warehouse.login, secret: warehouse.password or None}
     warehouse.extra = json.dumps(extra) if extra else None  # what is left belongs into the URI
     return warehouse.get_uri()
 
@@ -83,8 +96,9 @@ def load_slice(account_id: str, name: str, site: str, schema: str, minutes: floa
     from leadboxer_source import sync
 
     account, warehouse = BaseHook.get_connection(account_id), BaseHook.get_connection(WAREHOUSE)
+    kind = "bigquery" if warehouse.conn_type == "google_cloud_platform" else warehouse.conn_type
     destination = Destination.from_reference(
-        warehouse.extra_dejson.get("destination", warehouse.conn_type), credentials=credentials(warehouse)
+        warehouse.extra_dejson.get("destination", kind), credentials=credentials(warehouse)
     )
     settings = {
         "limiter_store": f"{gettempdir()}/{account_id}-rate-limit.sqlite",

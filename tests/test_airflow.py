@@ -34,7 +34,7 @@ from tests.servers import free_port
 pytestmark = pytest.mark.orchestrators
 
 DECISIONS = """
-import sys
+import json, sys
 from datetime import datetime, timezone
 from types import SimpleNamespace
 sys.path.insert(0, {folder!r})
@@ -58,6 +58,22 @@ plain = dict(conn_id="w", conn_type="postgres", host="h", login="u", password="p
 print("given", example.credentials(Connection(**plain, extra='{{"destination": "postgres"}}')))
 print("given", example.credentials(Connection(**plain, extra='{{"destination": "x", "sslmode": "require"}}')))
 print("given", example.credentials(Connection(**plain, extra='{{"destination": "snowflake", "credentials": "c"}}')))
+form = dict(account="org-acme", region="", database="d", warehouse="w", role="r")
+key = dict(project_id="p", client_email="e", private_key="k")
+for kind, extra in (
+    ("snowflake", {{"warehouse": "w"}}),
+    ("snowflake", form),
+    ("snowflake", {{**form, "region": "eu", "private_key_content": "k"}}),
+    ("google_cloud_platform", {{"keyfile_dict": json.dumps(key)}}),
+    ("google_cloud_platform", {{"keyfile_dict": key, "project": "other"}}),
+    ("google_cloud_platform", {{}}),
+):
+    connection = Connection(**{{**plain, "conn_type": kind}}, extra=json.dumps(extra))
+    given = example.credentials(connection)
+    print("given", given if isinstance(given, str) else json.dumps(given, sort_keys=True))
+    if "account" in extra:
+        from dlt.destinations.impl.snowflake.configuration import SnowflakeCredentials
+        assert given.keys() <= SnowflakeCredentials().keys()
 """
 
 PARSING = """
@@ -180,6 +196,13 @@ def test_names_slices_and_credentials_are_decided_as_the_documentation_says(tmp_
         "given postgres://u:p@h/d",
         "given postgres://u:p@h/d?sslmode=require",
         "given c",
+        "given snowflake://u:p@h/d?warehouse=w",
+        'given {"database": "d", "host": "org-acme", "password": "p", "role": "r", "username": "u", "warehouse": "w"}',
+        'given {"database": "d", "host": "org-acme.eu", "private_key": "k", "private_key_passphrase": "p", '
+        '"role": "r", "username": "u", "warehouse": "w"}',
+        'given {"client_email": "e", "private_key": "k", "project_id": "p"}',
+        'given {"client_email": "e", "private_key": "k", "project_id": "other"}',
+        "given null",
     ]
 
 
