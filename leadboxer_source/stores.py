@@ -7,6 +7,7 @@ makes the stamps: those of the machines differ.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +24,7 @@ from leadboxer_source.settings import IN_PROCESS_ONLY, Settings
 _ANSWER_SECONDS = 10.0
 _LOCK_SECONDS = 30.0
 _SHARED_PATIENCE_MS = 20
+_POOL = "leadboxer limiter_store"
 
 
 class Store(NamedTuple):
@@ -132,10 +134,13 @@ def _postgres(url: str, name: str, rates: list[Rate]) -> Store:
             row = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").fetchone()
         return int(row[0]) if row else 0
 
+    logging.getLogger("psycopg.pool").addFilter(_is_not_ours)
     with _told(url, Error):
         # the bucket's stamps have no time zone: they must not jump with the clocks of one
         in_utc = {"options": "-c timezone=UTC"}
-        pool = ConnectionPool(url, min_size=1, max_size=2, timeout=_ANSWER_SECONDS, kwargs=in_utc, open=True)
+        pool = ConnectionPool(
+            url, name=_POOL, min_size=1, max_size=2, timeout=_ANSWER_SECONDS, kwargs=in_utc, open=True
+        )
         try:
             bucket = PostgresBucket(pool, name, rates)
         except BaseException:
@@ -155,6 +160,11 @@ def _told(url: str, failure: type[Exception]) -> Iterator[None]:
             f"The limiter_store at {parts.hostname} ({parts.scheme}) cannot be used ({type(error).__name__}): "
             "start it or correct its address, then run again."
         ) from None
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    """Leaves out what the pool logs of each attempt to connect: the error that ends them tells it once."""
+    return _POOL not in record.getMessage()
 
 
 def _extra_missing(extra: str) -> ConfigurationInvalid:

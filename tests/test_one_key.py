@@ -100,7 +100,7 @@ def test_accounts_and_endpoints_do_not_share_a_budget(store: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["redis", "postgresql"])
 def test_a_store_that_does_not_answer_ends_the_run_and_its_password_is_not_told(
-    desk: Desk, scheme: str, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, scheme: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("leadboxer_source.stores._ANSWER_SECONDS", 1.0)
     address = f"{scheme}://loader:secret-password@127.0.0.1:{free_port()}/0"
@@ -111,6 +111,7 @@ def test_a_store_that_does_not_answer_ends_the_run_and_its_password_is_not_told(
         causes.append(causes[-1].__cause__)
     assert isinstance(causes[-1], LimiterUnavailable)
     assert "secret-password" not in " ".join(map(str, causes))
+    assert not [record for record in caplog.records if record.name.startswith(("psycopg", "redis"))]
     assert not desk.server.requests
     assert "secret-password" not in repr(Settings(site="", api_key="", limiter_store=address))
 
