@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -249,9 +250,10 @@ def test_a_stray_variable_does_no_harm_beside_the_right_one(configured: Desk, mo
 
 
 @contextmanager
-def held(path: str) -> Iterator[int]:
+def held(path: str, *, read_only: bool = False) -> Iterator[int]:
     """Another process has a DuckDB file open; yields its number."""
-    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    opened = f"duckdb.connect(sys.argv[1], read_only={read_only})"
+    script = f"import duckdb, sys; c = {opened}; print('open', flush=True); sys.stdin.read()"
     holder = subprocess.Popen(
         [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -271,6 +273,25 @@ def test_a_file_that_is_open_elsewhere_is_told_before_anything_is_asked(configur
     assert is_documented(told), told
     assert not configured.server.requests
     assert run_quietly("sync", "--db", "busy.duckdb") == 0
+
+
+def test_while_a_notebook_reads_a_file_it_can_be_read_but_not_loaded_to(configured: Desk, capsys: Any) -> None:
+    assert run_quietly("sync", "--db", "busy.duckdb", "--max-requests", "10") == 3
+    with duckdb.connect("busy.duckdb") as connection:
+        [user] = connection.execute("SELECT user_id FROM leadboxer_data.users LIMIT 1").fetchone() or ()
+    shutil.rmtree(configured.folder / "dlt")
+    with held("busy.duckdb", read_only=True) as process:
+        assert main(["profile", user, "--db", "busy.duckdb"]) == 0
+        assert user in capsys.readouterr().out
+        assert main(["status", "--db", "busy.duckdb"]) == 0
+        assert "requests used up" in capsys.readouterr().out
+        assert main(["check", "--db", "busy.duckdb"]) == 1
+        told = capsys.readouterr().out
+    assert told.count("\n") == 8
+    assert f"busy.duckdb is open in another program (process {process})" in told
+    with held("busy.duckdb") as process:
+        assert main(["profile", user, "--db", "busy.duckdb"]) == 1
+    assert is_documented(sentence_in(capsys.readouterr().err))
 
 
 def test_a_second_run_of_one_pipeline_is_told(configured: Desk, capsys: Any) -> None:

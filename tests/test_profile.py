@@ -20,6 +20,7 @@ from rich.console import Console
 from leadboxer_source.cli import main
 from leadboxer_source.profile import SESSION_COLUMNS, USER_COLUMNS, Profile, profile_of, read
 from leadboxer_source.profile_views import as_html, as_text
+from tests import destinations
 from tests.conftest import NOW_MS, Desk, World
 from tests.test_bad_input import is_documented, sentence_in
 
@@ -33,6 +34,7 @@ def show(desk: Desk, capsys: Any) -> Callable[..., tuple[int, str]]:
 
     def run(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()
+        destinations.let_go()
         code = main(["profile", *arguments, "--db", str(desk.folder / "desk.duckdb"), "--dataset", "lb"])
         shown = capsys.readouterr()
         return code, shown.out + shown.err

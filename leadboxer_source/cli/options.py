@@ -64,8 +64,11 @@ class Place(NamedTuple):
         """Whether it is a DuckDB file that is not there: whoever opened it would make it."""
         return self.file is not None and not self.file.exists()
 
-    def pipeline(self) -> dlt.Pipeline:
+    def pipeline(self, *, read_only: bool = False) -> dlt.Pipeline:
         """Returns the pipeline of this place; each place has its own, as what is covered there differs.
+
+        Args:
+            read_only: Open a DuckDB file as it can be while other programs read it too.
 
         Raises:
             ConfigurationInvalid: The place cannot be.
@@ -82,7 +85,9 @@ class Place(NamedTuple):
             )
         identity = f"{self.destination}|{path or ''}|{self.dataset}"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
-        target: Any = dlt.destinations.duckdb(str(path)) if path else self.destination
+        target: Any = self.destination
+        if path:
+            target = dlt.destinations.duckdb({"database": str(path), "read_only": read_only})
         return dlt.pipeline(self.name or f"leadboxer_{digest}", destination=target, dataset_name=self.dataset)
 
     def command(self, name: str) -> str:
@@ -111,13 +116,16 @@ class Place(NamedTuple):
         with self.pipeline().destination_client() as client:
             return not isinstance(client, WithSqlClient) or client.sql_client.has_dataset()
 
-    def loaded_pipeline(self) -> dlt.Pipeline:
+    def loaded_pipeline(self, *, read_only: bool = False) -> dlt.Pipeline:
         """Returns the pipeline of this place to read what it loaded.
+
+        Args:
+            read_only: See `pipeline`.
 
         Raises:
             ConfigurationInvalid: There is no such DuckDB file.
         """
-        pipeline = self.pipeline()
+        pipeline = self.pipeline(read_only=read_only)
         if self.is_missing:
             raise ConfigurationInvalid(f"There is no {self.file}: run `leadboxer sync` first, or name it with --db.")
         if not pipeline.schema_names:

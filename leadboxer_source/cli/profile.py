@@ -37,7 +37,7 @@ def command(*, who: str, site: str | None, as_json: bool, html: Path | None, **o
 
 
 def _read(place: Place, who: str, site: str | None) -> Profile:
-    pipeline = place.loaded_pipeline()
+    pipeline = place.loaded_pipeline(read_only=True)
     with pipeline.sql_client() as sql:
         if not sql.has_dataset():
             raise ConfigurationInvalid(f"Nothing is loaded in dataset {place.dataset}: run `leadboxer sync` first.")

@@ -297,7 +297,7 @@ def _not_writable(name: str) -> Told:
 def _locked(name: str, text: str) -> Told:
     holder = re.search(r"\(PID (\d+)\)", text)
     who = f"another program (process {holder[1]})" if holder else "another program"
-    return Told(f"{name} is open in {who}: close it there, or choose another file with --db.")
+    return Told(f"{name} is open in {who}: close it there, wait if it is a sync, or choose another file with --db.")
 
 
 _DUCKDB: dict[str, Callable[[str, str], Told]] = {

@@ -54,7 +54,7 @@ class Scope(NamedTuple):
 def command(*, as_json: bool, **options: Any) -> None:
     """Show what is covered, what is missing and what it took. Sends nothing, also while a load runs."""
     place = taken_place(options)
-    pipeline = place.pipeline()
+    pipeline = place.pipeline(read_only=True)
     journal = Journal(pipeline.working_dir)
     kept, running, now = journal.read(), journal.running(), time.time()
     # whoever opens a DuckDB file keeps a load from writing it
