@@ -150,6 +150,12 @@ USAGE: list[tuple[list[str], int, str]] = [
     (["profile", "1.2", "--html", "nosuch/p.html"], 4, "The folder of nosuch/p.html does not exist: make it"),
     (["status", "--pipeline", "a/b"], 4, "a/b is no name for a pipeline"),
     (["sync", "--pipeline", ".."], 4, ".. is no name for a pipeline"),
+    (
+        ["sync", "--dataset", "my data"],
+        4,
+        "my data would be called my_data there: write --dataset my_data.",
+    ),
+    (["status", "--dataset", "MyData"], 4, "write --dataset my_data."),
     (["sync", "--max-minutes", "-1"], 4, "Invalid value for '--max-minutes'"),
     (["sync", "--max-requests", "-1"], 4, "Invalid value for '--max-requests'"),
     (["sync", "--slice-minutes", "0"], 4, "Invalid value for '--slice-minutes'"),
@@ -183,6 +189,15 @@ def test_wrong_arguments_are_told(
     assert (shown.out, shown.err.count("\n")) == ("", 1)
     assert sentence in told
     assert is_documented(told), told
+
+
+def test_a_dataset_may_have_any_name_that_is_left_as_it_is(
+    configured: Desk, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("DESTINATION__DUCKDB__ENABLE_DATASET_NAME_NORMALIZATION", "false")
+    assert main(["sync", "--dataset", "my data", "--max-requests", "3"]) == 3
+    with duckdb.connect("leadboxer.duckdb") as connection:
+        assert connection.execute('SELECT count(*) > 0 FROM "my data".users').fetchone() == (True,)
 
 
 FILES: list[tuple[str, str, str]] = [

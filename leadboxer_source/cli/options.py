@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 import dlt
+from dlt.common.schema import Schema
 from dlt.destinations.sql_client import WithSqlClient
 
 from leadboxer_source.errors import ConfigurationInvalid
@@ -83,12 +84,25 @@ class Place(NamedTuple):
             raise ConfigurationInvalid(
                 f"DuckDB cannot tell the dataset {self.dataset} from the file {path.name}: name one of them otherwise."
             )
+        if self._kept_name != self.dataset:
+            raise ConfigurationInvalid(
+                f"The dataset {self.dataset} would be called {self._kept_name} there: "
+                f"write --dataset {shlex.quote(self._kept_name)}."
+            )
         identity = f"{self.destination}|{path or ''}|{self.dataset}"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
         target: Any = self.destination
         if path:
             target = dlt.destinations.duckdb({"database": str(path), "read_only": read_only})
         return dlt.pipeline(self.name or f"leadboxer_{digest}", destination=target, dataset_name=self.dataset)
+
+    @property
+    def _kept_name(self) -> str:
+        """What dlt calls the dataset; each time it does it by another name than the given one, it warns."""
+        for section in (f"destination.{self.destination}", "destination"):
+            if dlt.config.get(f"{section}.enable_dataset_name_normalization", bool) is False:
+                return self.dataset
+        return Schema("leadboxer").naming.normalize_table_identifier(self.dataset)
 
     def command(self, name: str) -> str:
         """Returns how to call a command for this place."""
