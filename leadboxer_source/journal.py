@@ -7,6 +7,7 @@ in dlt's state alone, and a lost journal is an empty one.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import orjson
 
 from leadboxer_source.report import Report
+from leadboxer_source.settings import DAY_MS
 
 _RUNS = 20
 _WRITE_SECONDS = 2.0
@@ -33,7 +35,7 @@ class Journal:
         self._written_at = 0.0
 
     def read(self) -> dict[str, Any]:
-        """Returns what was kept: `plan`, `spent` since it was made, `runs` (newest last) and `now`."""
+        """Returns what was kept: `plan`, `spent` on it until all was covered, `runs` (newest last) and `now`."""
         with suppress(OSError, orjson.JSONDecodeError):
             kept = orjson.loads(self._path.read_bytes())
             if isinstance(kept, dict):
@@ -46,7 +48,7 @@ class Journal:
         return now["report"] if now and time.time() - now["at"] < _STALE_SECONDS else None
 
     def keep_plan(self, plan: dict[str, Any]) -> None:
-        """Keeps a plan, and counts from now on what is spent."""
+        """Keeps a plan, and counts from now on what is spent on it."""
         self._write({**self.read(), "plan": plan, "spent": {"requests": {}, "seconds": 0.0}})
 
     def note(self, report: Report) -> None:
@@ -57,11 +59,10 @@ class Journal:
         kept, told = self.read(), asdict(report)
         if report.stopped:
             kept["runs"] = [*kept.get("runs", []), told][-_RUNS:]
-            if "plan" in kept:
-                spent = kept["spent"]
-                for endpoint, count in report.requests.items():
-                    spent["requests"][endpoint] = spent["requests"].get(endpoint, 0) + count
-                spent["seconds"] += (report.ended_ms - report.started_ms) / 1000
+            # a plan of another version is as good as none
+            with suppress(KeyError, TypeError):
+                if _is_planned(kept["plan"], kept["spent"], report):
+                    kept["spent"] = _added(kept["spent"], report)
         self._write({**kept, "now": {"at": time.time(), "report": told}})
 
     def close(self) -> None:
@@ -77,3 +78,22 @@ class Journal:
             new = self._path.with_suffix(".new")
             new.write_bytes(orjson.dumps(kept, default=list))
             new.replace(self._path)
+
+
+def _is_planned(plan: Mapping[str, Any], spent: Mapping[str, Any], report: Report) -> bool:
+    """Whether a run did some of what was planned: the same users, which it did not cover yet."""
+    # without a start date the past ends ever later
+    latest_since_ms = plan["since_ms"] + max(0, report.started_ms - plan["made_ms"]) + DAY_MS
+    return (
+        not spent.get("complete")
+        and report.scope == plan["scope"]
+        and plan["since_ms"] - DAY_MS <= report.since_ms <= latest_since_ms
+    )
+
+
+def _added(spent: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    requests = dict(spent["requests"])
+    for endpoint, count in report.requests.items():
+        requests[endpoint] = requests.get(endpoint, 0) + count
+    seconds = spent["seconds"] + (report.ended_ms - report.started_ms) / 1000
+    return {"requests": requests, "seconds": seconds, "complete": report.complete}

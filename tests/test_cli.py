@@ -107,5 +107,5 @@ def test_bash_completes_with_the_script_that_the_command_gives() -> None:
 def test_what_dlt_tries_again_is_told_without_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     assert main(["--help"]) == 0
     told = "Job for users.sql retried in load 1"  # as dlt words it, the traceback in the message
-    logging.getLogger("dlt").error(f"{told} with message Traceback (most recent call last):\n  File")
+    logging.getLogger("dlt").error("%s with message Traceback (most recent call last):\n  File", told)
     assert caplog.messages == [told]

@@ -197,6 +197,11 @@ def test_after_a_load_it_shows_the_plan_beside_what_it_took(account: Desk, capsy
     told = status(capsys)
     assert told["spent"]["requests"]["sessions"] == pytest.approx(told["plan"]["requests"]["sessions"], rel=0.15)
     assert told["spent"]["requests"]["events"] == pytest.approx(told["plan"]["requests"]["events"], rel=0.15)
+    assert main(["sync", *PLACE]) == 0
+    assert main(["sync", *PLACE, "--start-date", "2026-01-01"]) == 0
+    capsys.readouterr()
+    assert main(["status", *PLACE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spent"] == told["spent"], "later runs were not part of the plan"
     assert "difference" in shown(capsys)
 
 
@@ -214,6 +219,7 @@ def test_a_damaged_journal_is_an_empty_one(account: Desk, capsys: pytest.Capture
     for text in ("{", "[]", '{"plan": {"scope": 1}, "runs": []}'):
         (pipeline / "leadboxer.json").write_text(text)
         assert len(status(capsys)["runs"]) == 1, "the destination knows it"
+    assert load() == 0
 
 
 @pytest.mark.usefixtures("account")
