@@ -10,7 +10,7 @@ from leadboxer_source.coverage import Coverage, Stretch
 from leadboxer_source.rows import Row, instant
 from leadboxer_source.state import Remembered
 
-_ENDPOINTS = {"users": "leads", "sessions": "sessions", "events": "events"}
+ENDPOINTS = {"users": "leads", "sessions": "sessions", "events": "events"}
 """Whose requests a resource causes; properties come with their events."""
 
 
@@ -85,11 +85,11 @@ def run_rows(report: Report, site: str, memories: Mapping[str, Remembered]) -> l
     Args:
         report: Of a run that has ended.
         site: Dataset id.
-        memories: What each selected resource remembers after the run.
+        memories: What each resource that the run selected, or asked for its children's sake, remembers after the run.
     """
     rows: list[Row] = []
     for resource, memory in memories.items():
-        endpoint = _ENDPOINTS.get(resource, "")
+        endpoint = ENDPOINTS.get(resource, "")
         took = {
             "requests": report.requests.get(endpoint, 0),
             "refusals": report.refusals.get(endpoint, 0),

@@ -20,7 +20,7 @@ from leadboxer_source.clock import Clock
 from leadboxer_source.connection import Connection
 from leadboxer_source.coverage import Coverage, Stretch, add, clip, common, covers, holes
 from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_of
-from leadboxer_source.report import Report, Watch, run_rows
+from leadboxer_source.report import ENDPOINTS, Report, Watch, run_rows
 from leadboxer_source.rows import Shapes, number_or_none
 from leadboxer_source.settings import DAY_MS, Settings
 from leadboxer_source.state import NOBODY, Forgotten, Remembered
@@ -160,8 +160,13 @@ class Slice:
     def rows_of_run(self) -> Rows:
         """Returns what `load_runs` keeps of this run, once it and its children have ended."""
         self._note()
-        memories = self.memories() if self._concluded else self._memories
-        return run_rows(self._report, self._config.site, {name: memories[name] for name in self._selected})
+        memories = {**self._memories, **(self.memories() if self._concluded else {})}
+        told = {
+            name: memory if name in self._selected else Remembered([], memory.set_aside)
+            for name, memory in memories.items()
+            if name in self._selected or self._report.requests.get(ENDPOINTS.get(name, ""))
+        }
+        return run_rows(self._report, self._config.site, told)
 
     def metrics(self) -> dict[str, Any]:
         """Returns what the run cost and why it ended, in plain numbers by endpoint."""

@@ -91,6 +91,13 @@ def test_requests_and_rows_are_counted_once(desk: Desk) -> None:
     assert most < timedelta(minutes=1), "nothing waits here"
 
 
+def test_requests_of_what_was_not_selected_are_counted_too(desk: Desk) -> None:
+    desk.load(only=("events", "load_runs"))
+    sent = desk.requests()
+    told = desk.rows("SELECT resource, sum(requests), count(covered_from) FROM load_runs GROUP BY 1 ORDER BY 1")
+    assert told == [("events", sent["events"], 1), ("sessions", sent["sessions"], 0), ("users", sent["leads"], 0)]
+
+
 def test_what_was_not_selected_has_no_row_and_is_not_said_to_be_covered(desk: Desk) -> None:
     desk.load(only=("users", "sessions", "load_runs"))
     assert desk.rows("SELECT DISTINCT resource FROM load_runs ORDER BY 1") == [("sessions",), ("users",)]
