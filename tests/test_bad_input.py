@@ -155,6 +155,7 @@ USAGE: list[tuple[list[str], int, str]] = [
         4,
         "my data would be called my_data there: write --dataset my_data.",
     ),
+    (["status", "--dataset", ""], 4, "--dataset is empty: name one, or leave it out."),
     (["status", "--dataset", "MyData"], 4, "write --dataset my_data."),
     (["sync", "--max-minutes", "-1"], 4, "Invalid value for '--max-minutes'"),
     (["sync", "--max-requests", "-1"], 4, "Invalid value for '--max-requests'"),

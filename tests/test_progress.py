@@ -18,8 +18,8 @@ import pytest
 from rich.console import Console
 
 from leadboxer_source import Report
-from leadboxer_source.cli.picture import EMPTY, FULL, PART, STAGED, bar, lasting, percent
-from leadboxer_source.cli.progress import Progress, describe, picture, stopping
+from leadboxer_source.cli.picture import EMPTY, FULL, PART, STAGED, bar, lasting, moment, percent
+from leadboxer_source.cli.progress import Progress, describe, picture, stopping, waiting
 from leadboxer_source.coverage import Stretch
 from leadboxer_source.plan import Estimate, Plan
 from leadboxer_source.sandbox import World
@@ -261,6 +261,23 @@ def _sync(desk: Desk, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize(("zone", "hour", "name"), [("UTC0", "11:06", "UTC"), ("XYZ-5:30", "16:36", "XYZ")])
+def test_each_time_of_day_says_in_which_zone_it_is(
+    zone: str, hour: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = NOW_MS / 1000
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert moment(now, now) == f"{hour} {name}"
+        assert waiting(report(waiting_until=now), now - 60) == f"waiting for quota until {hour}:40 {name} (60 s)"
+        assert f" {name}, 102 of 480 users" in describe(report(), 1, now)
+        assert re.search(rf"until about \d\d:\d\d {name}\.", stopping(report(), now))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def _wait(until: Callable[[], bool]) -> None:

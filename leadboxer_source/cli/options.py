@@ -84,6 +84,8 @@ class Place(NamedTuple):
             raise ConfigurationInvalid(
                 f"DuckDB cannot tell the dataset {self.dataset} from the file {path.name}: name one of them otherwise."
             )
+        if not self.dataset.strip():
+            raise ConfigurationInvalid("--dataset is empty: name one, or leave it out.")
         if self._kept_name != self.dataset:
             raise ConfigurationInvalid(
                 f"The dataset {self.dataset} would be called {self._kept_name} there: "

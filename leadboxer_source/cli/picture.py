@@ -85,17 +85,21 @@ def many(number: float, noun: str) -> str:
 
 def clock(epoch_seconds: float) -> str:
     """Says a time of today, by this machine's clock and zone."""
-    return f"{datetime.fromtimestamp(epoch_seconds, timezone.utc).astimezone():%H:%M:%S}"
+    return f"{_here(epoch_seconds):%H:%M:%S %Z}"
 
 
 def moment(epoch_seconds: float, now: float) -> str:
     """Says when something will be, by this machine's zone; as exactly as makes sense."""
-    when, today = (datetime.fromtimestamp(at, timezone.utc).astimezone() for at in (epoch_seconds, now))
+    when, today = _here(epoch_seconds), _here(now)
     if when.date() == today.date():
-        return f"{when:%H:%M}"
+        return f"{when:%H:%M %Z}"
     if (when.date() - today.date()).days < 7:
-        return f"{when:%a %H:%M}"
+        return f"{when:%a %H:%M %Z}"
     return f"{when:%d %b}" if (when - today).days < 300 else f"{when:%b %Y}"
+
+
+def _here(epoch_seconds: float) -> datetime:
+    return datetime.fromtimestamp(epoch_seconds, timezone.utc).astimezone()
 
 
 def minute(epoch_ms: int) -> str:

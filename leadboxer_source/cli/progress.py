@@ -210,7 +210,7 @@ def stopping(report: Report | None, until: float) -> str:
     told = "keeping what was read"
     if begun:
         minute_after = (until // 60 + 1) * 60
-        told = f"reading the {' and '.join(begun)} that were begun, until about {clock(minute_after)[:5]}"
+        told = f"reading the {' and '.join(begun)} that were begun, until about {moment(minute_after, until)}"
     return f"Stopping: {told}.\nCtrl-C again stops at once and loses this slice."
 
 

@@ -212,7 +212,7 @@ def show_plan(
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("plan", "requests", LISTING, "sessions", "events", "time"):
         table.add_column(name, justify="left" if name == "plan" else "right", no_wrap=True)
-    table.add_row(f"made {minute(plan.made_ms)}", *_amounts(wanted.requests, wanted.seconds))
+    table.add_row(f"made {minute(plan.made_ms)} UTC", *_amounts(wanted.requests, wanted.seconds))
     table.add_row("took so far" if unread else "took", *_amounts(spent["requests"], spent["seconds"]))
     if unread:
         each = (f"{count:,.0f}" for count in remaining.values())
