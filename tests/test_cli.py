@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from click.shell_completion import BashComplete
 
 from leadboxer_source.cli import COMMANDS, leadboxer, main
 from leadboxer_source.sandbox.__main__ import parser as sandbox_parser
+from tests.test_package import ROOT
 
 BIN = Path(sys.executable).parent
 
@@ -109,3 +111,16 @@ def test_what_dlt_tries_again_is_told_without_its_traceback(caplog: pytest.LogCa
     told = "Job for users.sql retried in load 1"  # as dlt words it, the traceback in the message
     logging.getLogger("dlt").error("%s with message Traceback (most recent call last):\n  File", told)
     assert caplog.messages == [told]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_the_script_that_the_documentation_names_and_its_answers(shell: str) -> None:
+    assert f"_LEADBOXER_COMPLETE={shell}_source leadboxer" in (ROOT / "docs" / "quickstart.md").read_text()
+
+    def told(**variables: str) -> str:
+        environment = {**os.environ, "COMP_WORDS": "leadboxer sche", **variables}
+        return subprocess.run([BIN / "leadboxer"], check=True, capture_output=True, text=True, env=environment).stdout
+
+    assert f"_LEADBOXER_COMPLETE={shell}_complete" in told(_LEADBOXER_COMPLETE=f"{shell}_source")
+    incomplete = "sche" if shell == "fish" else "1"
+    assert "schema" in told(_LEADBOXER_COMPLETE=f"{shell}_complete", COMP_CWORD=incomplete)
