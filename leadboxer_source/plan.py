@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from math import ceil
-from statistics import mean
 from typing import Any
 
 from leadboxer_source import errors, settings
@@ -134,22 +133,22 @@ def listing_requests(pieces: Sequence[Piece], spans: Sequence[Stretch], page_siz
     A window of several pages is read twice, as one pass cannot prove that it missed nobody. After several windows the
     newest users are listed once more.
     """
-    windows = list(_windows(pieces, spans, page_size))
+    windows = [requests for _, requests in _windows(pieces, spans, page_size)]
     return max(sum(windows) + (len(windows) > 1), 1)
 
 
 def _windows(
-    pieces: Sequence[Piece], spans: Sequence[Stretch], page_size: int, *, daily: bool = False
-) -> Iterator[int]:
-    """The requests that each window of a listing takes, newest first."""
-    days = 1
+    pieces: Sequence[Piece], spans: Sequence[Stretch], page_size: int, *, all_days: int | None = None
+) -> Iterator[tuple[Stretch, int]]:
+    """The windows of a listing, newest first and all of so many days if given, and the requests that each takes."""
+    days = all_days or 1
     for span in sorted(spans, reverse=True):
         top = span.hi
         while top > span.lo:
             window = window_of(Stretch(span.lo, top), days)
             users = _users_read(pieces, window)
-            yield _drained(users, page_size)
-            top, days = window.lo, 1 if daily else next_days(days, int(users))
+            yield window, _drained(users, page_size)
+            top, days = window.lo, all_days or next_days(days, int(users))
 
 
 def estimate(
@@ -173,15 +172,23 @@ def estimate(
         page_size: Users that come on a page.
         users_only: Whether sessions and events are left out.
     """
-    users = sum(piece.users * piece.part(span) for piece in pieces for span in spans)
+    users = sum(_users_in(pieces, span) for span in spans)
     visits = sum(piece.visits * piece.part(span) for piece in pieces for span in spans)
     children = {} if users_only else {"sessions": round(users), "events": round(visits)}
     listing = listing_requests(pieces, spans, page_size)
-    more_slices = int((seconds_for(children, rate) or 0) / _SLICE_SECONDS)
-    if more_slices:  # each lists the newest users twice, and the days where it goes on
-        listing += round(more_slices * (2 + mean(_windows(pieces, spans, page_size, daily=True))))
+    seconds = seconds_for(children, rate)
+    if seconds and seconds > _SLICE_SECONDS:
+        # each slice more lists the newest users twice, and the days where it goes on; nothing else is read meanwhile
+        windows = _windows(pieces, spans, page_size, all_days=next_days(1, page_size))
+        again = 2 + sum(_users_in(pieces, window) * requests for window, requests in windows) / users
+        idle = seconds_for({"leads": again}, rate) or 0.0
+        busy = max(_SLICE_SECONDS - idle, seconds * settings.CHUNK_SIZE / users)
+        more_slices = int(seconds / busy)
+        listing += round(more_slices * again)
+        seconds += more_slices * idle
     requests = {"leads": listing, **children}
-    return Estimate(what, how, round(users), requests, seconds_for(requests, rate))
+    listed = seconds_for({"leads": listing}, rate)
+    return Estimate(what, how, round(users), requests, None if seconds is None else max(seconds, listed or 0.0))
 
 
 def variants(
@@ -219,7 +226,11 @@ def _users_read(pieces: Sequence[Piece], window: Stretch) -> float:
     """Users on the pages of a window: from the end of its overlap down to where it begins."""
     epoch = date(1970, 1, 1)
     read = Stretch(window.lo, ((days_of(window).last - epoch).days + 1) * DAY_MS)
-    return sum(piece.users * piece.part(read) for piece in pieces)
+    return _users_in(pieces, read)
+
+
+def _users_in(pieces: Sequence[Piece], stretch: Stretch) -> float:
+    return sum(piece.users * piece.part(stretch) for piece in pieces)
 
 
 def _drained(users: float, page_size: int) -> int:

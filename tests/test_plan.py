@@ -128,6 +128,25 @@ def test_the_load_then_takes_as_many_requests_and_hours(desk: Desk, users: int, 
     assert everything.seconds == pytest.approx(desk.clock.time() - began, rel=CLOSE)
 
 
+def test_time_in_which_a_busy_dataset_is_listed_again_and_again_is_counted(desk: Desk) -> None:
+    """Each slice lists some days anew before it goes on; at the limit that takes minutes of each quarter of an hour."""
+    desk.with_world(World(seed=3, users=900, days=3, now_ms=NOW_MS), rate_limit="10/minute").reading(max_limit=50)
+    plan = planned(desk)
+    [everything] = plan.estimates[:1]
+    desk.clock.advance(60)
+    began = desk.clock.time()
+    result = sync(
+        desk.pipeline(),
+        site=desk.world.site,
+        api_key=desk.server.key,
+        base_url=desk.server.url,
+        limiter_store=":memory:",
+        clock=desk.clock,
+    )
+    assert sum(everything.requests.values()) == pytest.approx(sum(result.requests.values()), rel=CLOSE)
+    assert everything.seconds == pytest.approx(desk.clock.time() - began, rel=CLOSE)
+
+
 def test_what_is_loaded_costs_nothing_more(desk: Desk) -> None:
     desk.load(max_requests=60, chunk_size=5)
     rest = planned(desk, covered_of(desk.pipeline().state, desk.world.site))
