@@ -179,7 +179,7 @@ def estimate(
     seconds = seconds_for(children, rate)
     if seconds and seconds > _SLICE_SECONDS:
         # each slice more lists the newest users twice, and the days where it goes on; nothing else is read meanwhile
-        windows = _windows(pieces, spans, page_size, all_days=next_days(1, page_size))
+        windows = _windows(pieces, spans, page_size, all_days=1)
         again = 2 + sum(_users_in(pieces, window) * requests for window, requests in windows) / users
         idle = seconds_for({"leads": again}, rate) or 0.0
         busy = max(_SLICE_SECONDS - idle, seconds * settings.CHUNK_SIZE / users)

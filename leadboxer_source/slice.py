@@ -185,7 +185,8 @@ class Slice:
         days, window, is_older = 1, self._first_window(), False
         while window is not None:
             listing = self._drain(window)
-            days = next_days(days, len(listing))
+            if is_older or not self._loaded:  # a later slice begins with the minutes since the one before
+                days = next_days(days, len(listing))
             if not (yield from self._hand_out(listing, exempt=False)):
                 return
             if not listing.settled:

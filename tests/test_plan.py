@@ -309,4 +309,6 @@ def test_the_page_on_limits_counts_a_day_as_a_run_does(
     assert result.complete
     day = limits.steady_day(users, limit, users_only=only == ("users",))
     assert sum(result.requests.values()) == pytest.approx(sum(day.requests.values()), rel=CLOSE)
-    assert desk.clock.time() - began == pytest.approx(day.seconds, rel=CLOSE)
+    assert day.seconds is not None
+    # on a busy machine the clock can jump over a period of the quota while a request is on its way
+    assert day.seconds * (1 - CLOSE) <= desk.clock.time() - began <= day.seconds * (1 + CLOSE) + 60
