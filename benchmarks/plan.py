@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import Figure
-from leadboxer_source import sync
 from leadboxer_source.plan import Plan, make_plan
 from leadboxer_source.sandbox import World
 from leadboxer_source.settings import RateLimit, Settings
@@ -37,17 +36,8 @@ def _loaded(limit: int, world: dict[str, Any]) -> Iterator[Figure]:
         desk = Desk(Path(folder)).with_world(World(seed=3, now_ms=NOW_MS, **world), rate_limit=f"{limit}/minute")
         plan = _plan(desk, limit)
         desk.clock.advance(_PERIOD_SECONDS)
-        began = desk.clock.time()
-        result = sync(
-            desk.pipeline(),
-            site=desk.world.site,
-            api_key=desk.server.key,
-            base_url=desk.server.url,
-            rate_limit=f"{limit}/minute",
-            limiter_store=":memory:",
-            clock=desk.clock,
-        )
-        hours = (desk.clock.time() - began) / 3600
+        result, seconds = desk.sync(rate_limit=f"{limit}/minute")
+        hours = seconds / 3600
         desk.server.stop()
     assert result.complete
     estimate = plan.estimates[0]

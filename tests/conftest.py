@@ -17,7 +17,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from hypothesis import HealthCheck, settings
 
-from leadboxer_source import Report, leadboxer_source
+from leadboxer_source import Report, SyncResult, leadboxer_source, sync
 from leadboxer_source.rows import as_text
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
 from leadboxer_source.sync import RESOURCES
@@ -156,6 +156,20 @@ class Desk:
         self.warehouse.hold()
         (pipeline or self.pipeline()).run(self.source(**settings).with_resources(*only), **self.warehouse.run)
         return self.reports[-1]
+
+    def sync(self, **settings: Any) -> tuple[SyncResult, float]:
+        """Slices on the sandbox until all is covered; returns how they went and how many seconds they took."""
+        began = self.clock.time()
+        result = sync(
+            self.pipeline(),
+            site=self.world.site,
+            api_key=self.server.key,
+            base_url=self.server.url,
+            limiter_store=":memory:",
+            clock=self.clock,
+            **settings,
+        )
+        return result, self.clock.time() - began
 
     def load_until_done(self, most: int = 60, **settings: Any) -> int:
         """Runs until all is covered; returns how many runs it took."""

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import limits
-from leadboxer_source import sync
 from leadboxer_source.cli import main
 from leadboxer_source.client import Page
 from leadboxer_source.coverage import Stretch, add
@@ -113,19 +112,11 @@ def test_the_load_then_takes_as_many_requests_and_hours(desk: Desk, users: int, 
     )
     plan = planned(desk)
     desk.clock.advance(60)
-    began = desk.clock.time()
-    result = sync(
-        desk.pipeline(),
-        site=desk.world.site,
-        api_key=desk.server.key,
-        base_url=desk.server.url,
-        limiter_store=":memory:",
-        clock=desk.clock,
-    )
+    result, seconds = desk.sync()
     assert result.complete
     [everything] = plan.estimates[:1]
     assert sum(everything.requests.values()) == pytest.approx(sum(result.requests.values()), rel=CLOSE)
-    assert everything.seconds == pytest.approx(desk.clock.time() - began, rel=CLOSE)
+    assert everything.seconds == pytest.approx(seconds, rel=CLOSE)
 
 
 def test_time_in_which_a_busy_dataset_is_listed_again_and_again_is_counted(desk: Desk) -> None:
@@ -134,17 +125,9 @@ def test_time_in_which_a_busy_dataset_is_listed_again_and_again_is_counted(desk:
     plan = planned(desk)
     [everything] = plan.estimates[:1]
     desk.clock.advance(60)
-    began = desk.clock.time()
-    result = sync(
-        desk.pipeline(),
-        site=desk.world.site,
-        api_key=desk.server.key,
-        base_url=desk.server.url,
-        limiter_store=":memory:",
-        clock=desk.clock,
-    )
+    result, seconds = desk.sync()
     assert sum(everything.requests.values()) == pytest.approx(sum(result.requests.values()), rel=CLOSE)
-    assert everything.seconds == pytest.approx(desk.clock.time() - began, rel=CLOSE)
+    assert everything.seconds == pytest.approx(seconds, rel=CLOSE)
 
 
 def test_what_is_loaded_costs_nothing_more(desk: Desk) -> None:
@@ -295,20 +278,10 @@ def test_the_page_on_limits_counts_a_day_as_a_run_does(
     for number, user in enumerate(loaded[-active:]):
         desk.world.return_user(user, desk.now_ms - 600_000 - number * between_ms // 2)
     desk.server.clear_requests()
-    began = desk.clock.time()
-    result = sync(
-        desk.pipeline(),
-        site=desk.world.site,
-        api_key=desk.server.key,
-        base_url=desk.server.url,
-        rate_limit=f"{limit}/minute",
-        limiter_store=":memory:",
-        clock=desk.clock,
-        only=only,
-    )
+    result, seconds = desk.sync(rate_limit=f"{limit}/minute", only=only)
     assert result.complete
     day = limits.steady_day(users, limit, users_only=only == ("users",))
     assert sum(result.requests.values()) == pytest.approx(sum(day.requests.values()), rel=CLOSE)
     assert day.seconds is not None
     # on a busy machine the clock can jump over a period of the quota while a request is on its way
-    assert day.seconds * (1 - CLOSE) <= desk.clock.time() - began <= day.seconds * (1 + CLOSE) + 60
+    assert day.seconds * (1 - CLOSE) <= seconds <= day.seconds * (1 + CLOSE) + 60
