@@ -11,6 +11,7 @@ import dlt
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from leadboxer_source import settings
+from leadboxer_source.configured import found
 from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import alone
@@ -89,10 +90,11 @@ def sync(
         raise ConfigurationInvalid(
             f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}."
         )
+    budgets = found(**config)
     if max_requests is None:
-        max_requests = dlt.config.get("sources.leadboxer.max_requests", int)
+        max_requests = budgets["max_requests"]
     if slice_minutes is None:
-        slice_minutes = dlt.config.get("sources.leadboxer.max_minutes", float) or settings.MAX_MINUTES
+        slice_minutes = budgets["max_minutes"]
     settings.refuse_too_little(max_minutes=max_minutes, max_requests=max_requests)
     with alone(pipeline):
         return _until_covered(

@@ -133,13 +133,16 @@ def test_a_sync_whose_requests_are_spent_to_the_last_one_sends_no_more(
     assert (result.stopped, len(result.runs), result.requests) == ("requests", 1, {"leads": 1, "sessions": 4})
 
 
-def test_a_sync_keeps_to_the_requests_and_the_slices_that_are_configured(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("section", ["SOURCES__LEADBOXER__", "SOURCES__", ""])
+def test_a_sync_keeps_to_the_requests_and_the_slices_that_are_configured_wherever_the_source_finds_them(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, section: str
 ) -> None:
-    desk.configure(monkeypatch, rate_limit="10/minute", limiter_store=":memory:", max_requests="50", max_minutes="2")
+    desk.configure(monkeypatch, rate_limit="10/minute", limiter_store=":memory:", chunk_size="5")
+    monkeypatch.setenv(f"{section}MAX_REQUESTS", "30")
+    monkeypatch.setenv(f"{section}MAX_MINUTES", "1")
     result = sync(desk.pipeline(), only=("users", "sessions"), clock=desk.clock)
     assert result.stopped == "requests"
-    assert 50 <= sum(result.requests.values()) < 60
+    assert 30 <= sum(result.requests.values()) < 40
     assert len(result.runs) > 1
 
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import click
 import dlt
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
@@ -24,9 +22,10 @@ from leadboxer_source.configured import configured
 from leadboxer_source.configured import names as setting_names
 from leadboxer_source.journal import Journal
 from leadboxer_source.memory import bound
-from leadboxer_source.plan import Plan, covered_of
+from leadboxer_source.plan import Plan
 from leadboxer_source.report import Report
 from leadboxer_source.sync import sync
+from leadboxer_source.upkeep import others
 
 
 @click.command(epilog="\b\nExample: leadboxer sync --destination duckdb --db leadboxer.duckdb --max-minutes 60")
@@ -122,17 +121,9 @@ class _Stop:
 
 
 def _others(pipeline: dlt.Pipeline, account: dict[str, Any]) -> list[str]:
-    """Names the pipelines that have covered some of this dataset in the same place, if this one never loaded there."""
-    if pipeline.state.get("sources"):
-        return []
-    with suppress(Exception), pipeline.destination_client() as client:  # the load will tell what is wrong
-        if isinstance(client, SqlJobClientBase):
-            table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
-            rows = client.sql_client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {table}")  # noqa: S608 - dlt's own
-            states = {name: load_pipeline_state_from_destination(name, client) for (name,) in rows or ()}
-            config = configured(**account)
-            if pipeline.pipeline_name not in states and config.end_ms is None:  # a one-off goes by no coverage
-                return [name for name, state in states.items() if covered_of(state, config.scope)]
+    with suppress(Exception):  # the load will tell what is wrong
+        config = configured(**account)
+        return [] if config.end_ms is not None else others(pipeline, config.scope)  # a one-off goes by no coverage
     return []
 
 
