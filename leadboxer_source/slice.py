@@ -6,7 +6,6 @@ run are committed together or not at all, and a run that is closed early claims 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from dlt.common import logger
 
 from leadboxer_source import errors, settings
+from leadboxer_source.budgets import Budgets
 from leadboxer_source.children import Children, Polled, ReadingClock, Rows
 from leadboxer_source.client import EVENTS, SESSIONS
 from leadboxer_source.clock import Clock
@@ -93,8 +93,8 @@ class Slice:
             # a resource that is not selected has claimed it too, and would never ask for it
             settled=[name for name in (SESSIONS, EVENTS) if not self._claimed_elsewhere(name)],
         )
-        self._started = clock.time()
         self._report = Report(scope=config.scope, started_ms=self._now_ms(), covered=self._loaded)
+        self._budgets = Budgets(config, clock, connection.traffic, self.children, self._report)
         self._concluded = False
         connection.on_listing_wait(self._tell_of_wait)
         self._told_at = 0.0
@@ -187,7 +187,7 @@ class Slice:
             listing = self._drain(window)
             if is_older or not self._loaded:  # a later slice begins with the minutes since the one before
                 days = next_days(days, len(listing))
-            if not (yield from self._hand_out(listing, exempt=False)):
+            if not (yield from self._hand_out(listing)):
                 return
             if not listing.settled:
                 self._stopped = "unsettled"
@@ -199,7 +199,7 @@ class Slice:
             yield from self._costs()
             # a run that has only seen that nothing is new goes on by a window, or none would ever get further
             must_go_on = not (is_older or self._progressed or self._report.stopping)
-            if window is not None and not must_go_on and (reason := self._spent()):
+            if window is not None and not must_go_on and (reason := self._budgets.spent()):
                 self._stopped = reason
                 return
             is_older = True
@@ -228,11 +228,11 @@ class Slice:
         self._atomic.append(listing.atomic)
         return listing
 
-    def _hand_out(self, listing: Listing, *, exempt: bool) -> Generator[Rows | None, None, bool]:
+    def _hand_out(self, listing: Listing) -> Generator[Rows | None, None, bool]:
         """Yields the rows of a window's users in chunks; returns False if a budget ended it."""
         chunk: list[Listed] = []
         owed: dict[str, int] = {}
-        size = self._chunk_size(exempt=exempt)
+        size = self._budgets.chunk_size()
         wanted = sum(self._is_wanted(user, listing.window) for user in listing.unordered())
         self._report.listed = self._report.handed + wanted
         for user in listing.users():
@@ -242,29 +242,29 @@ class Slice:
             # users of one millisecond stay together: a border between them could not be claimed, nor ever be passed
             together = chunk and user.last_event_ms is not None and user.last_event_ms == chunk[-1].last_event_ms
             visits = _visits(user) if owes else 0
-            is_late = bool(owes and owed) and not exempt and self._is_late(sum(owed.values()) + visits)
+            is_late = bool(owes and owed) and self._budgets.is_late(sum(owed.values()) + visits)
             if not together and (len(chunk) >= _ROWS_AT_ONCE or is_late or (owes and len(owed) >= size)):
-                if not (yield from self._send(chunk, owed, exempt=exempt)):
+                if not (yield from self._send(chunk, owed)):
                     return False
-                if listing.settled and not exempt and user.last_event_ms is not None:
+                if listing.settled and not self._budgets.lifted and user.last_event_ms is not None:
                     # whoever is older than the window is handed out all the same; what lies below was not listed whole
                     self._stage(Stretch(max(user.last_event_ms + 1, listing.window.lo), listing.window.hi))
-                chunk, owed, size = [], {}, self._chunk_size(exempt=exempt)
+                chunk, owed, size = [], {}, self._budgets.chunk_size()
             chunk.append(user)
             if owes:
                 owed[user.user_id] = visits
-        return not chunk or (yield from self._send(chunk, owed, exempt=exempt))
+        return not chunk or (yield from self._send(chunk, owed))
 
-    def _send(self, chunk: list[Listed], owed: dict[str, int], *, exempt: bool) -> Generator[Rows | None, None, bool]:
+    def _send(self, chunk: list[Listed], owed: dict[str, int]) -> Generator[Rows | None, None, bool]:
         """Yields a chunk once the lanes have room for it, unless a budget is spent; the first of a run always goes."""
         if owed:
             yield from self._costs()
-            if not exempt and self._is_late(sum(owed.values())):
+            if self._budgets.is_late(sum(owed.values())):
                 yield from self.children.sessions_read()  # of those who came back, most are loaded already
             while not self.children.have_room() and not self._report.stopping:
                 self._tell()
                 yield None
-            if not exempt and (self._progressed or self._report.stopping) and (reason := self._spent()):
+            if (self._progressed or self._report.stopping) and (reason := self._budgets.spent()):
                 self._stopped = reason
                 return False
             self._progressed = True
@@ -277,7 +277,7 @@ class Slice:
 
     def _costs(self) -> Iterator[None]:
         """Waits, where requests are counted: what a chunk costs is known only once its sessions are."""
-        if self._config.max_requests is not None:
+        if self._budgets.counts_requests:
             yield from self._rest()
 
     def _relist(self) -> Polled:
@@ -313,13 +313,14 @@ class Slice:
         """
         if self._atomic == [True] and not self.children.gone:
             return self._start_ms - self._settle_ms  # one answer: nobody can have moved between two
+        self._budgets.lifted = True
         look_from = self._start_ms - self._settle_ms
         for _ in range(settings.MAX_LOOKS):
             gone = self.children.gone
             look = self._drain(Stretch(look_from, max(self._now_ms(), self._start_ms, look_from + 1)))
             claim = (look.started_ms or self._now_ms()) - self._settle_ms
             self._forget(Stretch(look_from, claim))
-            yield from self._hand_out(look, exempt=True)
+            yield from self._hand_out(look)
             yield from self._rest()
             look_from = claim
             # whoever vanished while being asked was merged into somebody who is active now
@@ -401,35 +402,6 @@ class Slice:
 
     def _owes(self, user: Listed) -> bool:
         return self._wants_children and not covers(self._loaded_children, user.last_event_ms)
-
-    def _chunk_size(self, *, exempt: bool) -> int:
-        """Users that may be handed out before the budgets are looked at again."""
-        if exempt or self._config.max_requests is None:
-            return self._config.chunk_size
-        return max(1, min(self._config.chunk_size, self._config.max_requests - self._requests()))
-
-    def _spent(self) -> str:
-        """Names the budget that is spent, counting what is still owed; empty if none is."""
-        if self._report.stopping:
-            return "asked"
-        if self.children.exhausted is not None:
-            return "quota"
-        if self._config.max_requests is not None and self._requests() >= self._config.max_requests:
-            return "requests"
-        return "minutes" if self._seconds_left() <= self.children.owed_seconds() else ""
-
-    def _seconds_left(self) -> float:
-        # a one-off marks nothing: a run after it would begin anew, and come no further
-        if self._config.max_minutes is None or self._one_off:
-            return math.inf
-        return self._config.max_minutes * 60 - (self._clock.time() - self._started)
-
-    def _is_late(self, visits: int) -> bool:
-        """Whether time may be up before so many visits are read, after all of those who were handed out."""
-        return self._seconds_left() < self.children.expected_seconds(visits)
-
-    def _requests(self) -> int:
-        return sum(self._connection.traffic.requests.values()) + sum(self.children.owed_requests().values())
 
     def _since(self) -> int:
         if self._config.start_ms is not None:
