@@ -121,7 +121,7 @@ def test_the_load_then_takes_as_many_requests_and_hours(desk: Desk, users: int, 
 
 def test_time_in_which_a_busy_dataset_is_listed_again_and_again_is_counted(desk: Desk) -> None:
     """Each slice lists some days anew before it goes on; at the limit that takes minutes of each quarter of an hour."""
-    desk.with_world(World(seed=3, users=900, days=3, now_ms=NOW_MS), rate_limit="10/minute").reading(max_limit=50)
+    desk.with_world(World(seed=3, users=300, days=3, now_ms=NOW_MS), rate_limit="10/minute").reading(max_limit=15)
     plan = planned(desk)
     [everything] = plan.estimates[:1]
     desk.clock.advance(60)

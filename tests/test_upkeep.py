@@ -269,8 +269,9 @@ def test_a_crash_between_state_and_deletion_is_mended_by_a_second_try(
             forgotten(desk, user_id)
         except KeyboardInterrupt:
             monkeypatch.setattr(DuckDbSqlClient, "execute_sql", execute)
-            desk.load()
-            assert user_id not in {request.params.get("leadId") for request in desk.server.requests}
+            if not survived:
+                desk.load()
+                assert user_id not in {request.params.get("leadId") for request in desk.server.requests}
         else:
             break
     else:
