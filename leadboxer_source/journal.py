@@ -20,7 +20,6 @@ from leadboxer_source.settings import DAY_MS
 
 _RUNS = 20
 _WRITE_SECONDS = 2.0
-_STALE_SECONDS = 120.0
 
 
 class Journal:
@@ -42,10 +41,10 @@ class Journal:
                 return kept
         return {}
 
-    def running(self) -> dict[str, Any] | None:
-        """Returns the report of the run that is under way, if one was heard of lately."""
+    def unended(self) -> dict[str, Any] | None:
+        """Returns the report of the run that is under way, or that was killed."""
         now = self.read().get("now")
-        return now["report"] if now and time.time() - now["at"] < _STALE_SECONDS else None
+        return now["report"] if now else None
 
     def keep_plan(self, plan: dict[str, Any]) -> None:
         """Keeps a plan, and counts from now on what is spent on it."""
@@ -63,7 +62,7 @@ class Journal:
             with suppress(KeyError, TypeError):
                 if _is_planned(kept["plan"], kept["spent"], report):
                     kept["spent"] = _added(kept["spent"], report)
-        self._write({**kept, "now": {"at": time.time(), "report": told}})
+        self._write({**kept, "now": {"report": told}})
 
     def close(self) -> None:
         """Notes that no run is under way."""

@@ -11,6 +11,9 @@ from filelock import FileLock, Timeout
 
 from leadboxer_source.errors import PipelineBusy
 
+_PATIENCE_SECONDS = 0.3
+"""Whoever only looks whether the lock is held has it for an instant."""
+
 
 @contextmanager
 def alone(pipeline: dlt.Pipeline) -> Iterator[None]:
@@ -19,10 +22,8 @@ def alone(pipeline: dlt.Pipeline) -> Iterator[None]:
     Raises:
         PipelineBusy: Another process holds it.
     """
-    # beside the working directory, not in it: dlt removes that one when it starts a pipeline anew
-    folder = Path(pipeline.pipelines_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f".{pipeline.pipeline_name}.leadboxer.lock", timeout=0)
+    lock = _lock_of(pipeline)
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire()
     except Timeout:
@@ -34,3 +35,21 @@ def alone(pipeline: dlt.Pipeline) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(pipeline: dlt.Pipeline) -> bool:
+    """Whether a process is at work with the pipeline on this machine."""
+    lock = _lock_of(pipeline)
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock:
+            return False
+    except Timeout:
+        return True
+
+
+def _lock_of(pipeline: dlt.Pipeline) -> FileLock:
+    # beside the working directory, not in it: dlt removes that one when it starts a pipeline anew
+    name = f".{pipeline.pipeline_name}.leadboxer.lock"
+    return FileLock(Path(pipeline.pipelines_dir) / name, timeout=_PATIENCE_SECONDS, poll_interval=0.01)

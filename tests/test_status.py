@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ import pytest
 
 from leadboxer_source import Report
 from leadboxer_source.cli import main
+from leadboxer_source.cli.options import Place
 from leadboxer_source.cli.status import Scope, missing, not_yet
 from leadboxer_source.coverage import Stretch, holes
 from leadboxer_source.journal import Journal
+from leadboxer_source.lock import alone, is_held
 from leadboxer_source.sandbox import World
 from tests.conftest import Desk
 from tests.test_bad_input import is_documented
@@ -166,17 +169,57 @@ def test_it_says_whose_runs_it_lists(account: Desk, capsys: pytest.CaptureFixtur
     assert text.count("requests used up") == 1
 
 
-def test_it_shows_the_load_that_is_under_way(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("account")
+def test_it_shows_the_load_that_is_under_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert load("--max-requests", "40") == 3
-    [pipeline] = (account.folder / "dlt" / "pipelines").glob("leadboxer_*")
+    pipeline = Place("duckdb", "desk.duckdb", "lb", None).pipeline()
     going_on = Report(started_ms=int(time.time() * 1000), handed=17, requests={"sessions": 17, "leads": 2})
     going_on.waiting_until = time.time() + 50
-    Journal(pipeline).note(going_on)
-    text = shown(capsys)
+    with alone(pipeline):
+        assert "Another process is at work with this pipeline." in shown(capsys)
+        Journal(pipeline.working_dir).note(going_on)
+        text = shown(capsys)
+        assert status(capsys)["running"]["handed"] == 17
     assert "has begun 17 users with 19 requests" in text
     assert "It waits for quota for " in text
-    Journal(pipeline).close()
+    Journal(pipeline.working_dir).close()
     assert "under way" not in shown(capsys)
+
+
+@pytest.mark.usefixtures("account")
+def test_a_load_that_was_killed_is_not_under_way(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "40") == 3
+    journal = Journal(Place("duckdb", "desk.duckdb", "lb", None).pipeline().working_dir)
+    journal.note(Report(started_ms=int(time.time() * 1000), handed=17, requests={"sessions": 17}))
+    text = shown(capsys)
+    assert "under way" not in text
+    assert "The last load was killed; nothing of its slice is kept." in text
+    assert status(capsys)["running"] is None
+    journal.note(Report(started_ms=int(time.time() * 1000), stopped="minutes"))
+    assert "killed while it wrote what it had read" in shown(capsys)
+    assert load("--max-requests", "10") == 3
+    assert "killed" not in shown(capsys)
+
+
+@pytest.mark.usefixtures("account")
+def test_a_load_is_not_refused_because_somebody_looks() -> None:
+    pipeline = Place("duckdb", "desk.duckdb", "lb", None).pipeline()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            is_held(pipeline)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(20):
+            with alone(pipeline):
+                assert is_held(pipeline)
+    finally:
+        ended.set()
+        looking.join()
+    assert not is_held(pipeline)
 
 
 def test_a_lost_working_folder_is_no_loss(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from leadboxer_source.cli.options import taken_place, with_place
 from leadboxer_source.cli.picture import ENDED, LISTING, bar, between, lasting, many, minute, moment, percent, share
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
 from leadboxer_source.journal import Journal
+from leadboxer_source.lock import is_held
 from leadboxer_source.plan import Plan
 from leadboxer_source.rows import instant
 from leadboxer_source.settings import SETTLE_SECONDS
@@ -56,9 +57,11 @@ def command(*, as_json: bool, **options: Any) -> None:
     place = taken_place(options)
     pipeline = place.pipeline(read_only=True)
     journal = Journal(pipeline.working_dir)
-    kept, running, now = journal.read(), journal.running(), time.time()
+    kept, now, is_busy = journal.read(), time.time(), is_held(pipeline)
+    unended = journal.unended()
+    running = unended if is_busy else None
     # whoever opens a DuckDB file keeps a load from writing it
-    looks_there = not running and not place.is_missing
+    looks_there = not is_busy and not place.is_missing
     scopes = scopes_of(_state(pipeline, looks_there=looks_there), kept, int(now * 1000))
     loaded = _loaded_runs(pipeline) if looks_there else []
     runs = loaded or [_told_run(run) for run in kept.get("runs", [])]
@@ -72,6 +75,10 @@ def command(*, as_json: bool, **options: Any) -> None:
             click.echo("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
         whose = f"into {place.dataset}, by any pipeline" if loaded else "of this pipeline"
         show(Console(highlight=False), scopes, runs[-_RUNS:], running, now, whose)
+        if is_busy and not running:
+            click.echo("\nAnother process is at work with this pipeline.")
+        elif unended and not is_busy:
+            click.echo(f"\n{_killed(unended)}")
         show_plan(Console(highlight=False), plan, kept.get("spent"), scopes, now)
         if scopes or runs:
             click.echo(f"\nFor dlt this is the pipeline {pipeline.pipeline_name}.")
@@ -125,6 +132,14 @@ def show(
         console.print(f"\nA load is under way: its slice of {began} {doing} with {requests}.")
         if not running["stopped"] and running["waiting_until"] > now + 1:
             console.print(f"It waits for quota for {lasting(running['waiting_until'] - now)}.")
+
+
+def _killed(report: Mapping[str, Any]) -> str:
+    if report["stopped"]:
+        return (
+            "The last load was killed while it wrote what it had read.\nThe next one finishes that, or reads it again."
+        )
+    return "The last load was killed; nothing of its slice is kept."
 
 
 def _show_scope(console: Console, scope: Scope) -> None:
