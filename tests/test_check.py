@@ -182,6 +182,14 @@ def test_a_store_that_cannot_be_is_told_without_its_password(
     assert "hunter2" not in f"{findings}{caplog.text}{capsys.readouterr().err}"
 
 
+@pytest.mark.parametrize("name", ["SITE", "API_KEY"])
+def test_no_tick_says_that_a_load_can_begin_where_it_cannot(checked: Any, name: str, monkeypatch: Any) -> None:
+    monkeypatch.delenv(f"SOURCES__LEADBOXER__{name}")
+    settings = checked()[1]["settings"]
+    assert settings["state"] == "unknown"
+    assert settings["told"].startswith("some are missing or wrong, see below")
+
+
 def test_several_troubles_are_told_at_once(checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SITE": "typo", "BASE_URL": "leadboxer", "DISPLAY": "robots"}.items():
         monkeypatch.setenv(f"SOURCES__LEADBOXER__{name}", value)

@@ -76,7 +76,10 @@ def _account(given: dict[str, Any]) -> Iterator[Finding]:
             parsed[argument] = parse(value)
         except ConfigurationInvalid as error:
             wrong[name] = _wrong(name, error)
-    yield _settings({**given, **{name: value for name, value in _STAND_INS.items() if name not in parsed}})
+    others = _settings({**given, **{name: value for name, value in _STAND_INS.items() if name not in parsed}})
+    if wrong and others.state == "fine":
+        others = Finding("settings", "unknown", "some are missing or wrong, see below; the others are well-formed")
+    yield others
     if wrong:
         yield from _findings(wrong)
     else:
@@ -93,7 +96,7 @@ def _settings(given: dict[str, Any]) -> Finding:
         return wrong._replace(told="\n".join([wrong.told, *unknown]))
     if unknown:
         return Finding("settings", "doubtful", "\n".join(unknown))
-    return Finding("settings", "fine", "a load can begin with them")
+    return Finding("settings", "fine", "none is missing, all are well-formed")
 
 
 def _findings(known: dict[str, Finding]) -> Iterator[Finding]:
