@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
+from leadboxer_source.plan import Plan
 from leadboxer_source.report import Report
-from leadboxer_source.settings import DAY_MS
 
 _RUNS = 20
 _WRITE_SECONDS = 2.0
@@ -34,12 +34,22 @@ class Journal:
         self._written_at = 0.0
 
     def read(self) -> dict[str, Any]:
-        """Returns what was kept: `plan`, `spent` on it until all was covered, `runs` (newest last) and `now`."""
+        """Returns what was kept: `plan`, `spent` on it, `runs` (newest last) and `now`.
+
+        What is spent is counted until all is covered; it is `None` once another kind of load did some of what was
+        planned.
+        """
         with suppress(OSError, orjson.JSONDecodeError):
             kept = orjson.loads(self._path.read_bytes())
             if isinstance(kept, dict):
                 return kept
         return {}
+
+    def plan(self) -> Plan | None:
+        """Returns the plan that was kept; one of another version is as good as none."""
+        with suppress(KeyError, TypeError, ValueError):
+            return Plan.of(self.read()["plan"])
+        return None
 
     def unended(self) -> dict[str, Any] | None:
         """Returns the report of the run that is under way, or that was killed."""
@@ -50,18 +60,25 @@ class Journal:
         """Keeps a plan, and counts from now on what is spent on it."""
         self._write({**self.read(), "plan": plan, "spent": {"requests": {}, "seconds": 0.0}})
 
-    def note(self, report: Report) -> None:
-        """Keeps how a run goes, and that it went."""
+    def note(self, report: Report, *, is_whole: bool = True) -> None:
+        """Keeps how a run goes, and that it went.
+
+        Args:
+            report: Of the run.
+            is_whole: Whether it loads all resources and is no one-off, as plans are made for.
+        """
         if not report.stopped and time.monotonic() - self._written_at < _WRITE_SECONDS:
             return
         self._written_at = time.monotonic()
         kept, told = self.read(), asdict(report)
         if report.stopped:
             kept["runs"] = [*kept.get("runs", []), told][-_RUNS:]
-            # a plan of another version is as good as none
-            with suppress(KeyError, TypeError):
-                if _is_planned(kept["plan"], kept["spent"], report):
-                    kept["spent"] = _added(kept["spent"], report)
+            plan, spent = self.plan(), kept.get("spent")
+            if plan is not None and spent and plan.scope == report.scope and not spent.get("complete"):
+                if is_whole and plan.is_of(report.scope, report.since_ms, report.started_ms):
+                    kept["spent"] = _added(spent, report)
+                elif report.until_ms:
+                    kept["spent"] = None
         self._write({**kept, "now": {"report": told}})
 
     def close(self) -> None:
@@ -77,17 +94,6 @@ class Journal:
             new = self._path.with_suffix(".new")
             new.write_bytes(orjson.dumps(kept, default=list))
             new.replace(self._path)
-
-
-def _is_planned(plan: Mapping[str, Any], spent: Mapping[str, Any], report: Report) -> bool:
-    """Whether a run did some of what was planned: the same users, which it did not cover yet."""
-    # without a start date the past ends ever later
-    latest_since_ms = plan["since_ms"] + max(0, report.started_ms - plan["made_ms"]) + DAY_MS
-    return (
-        not spent.get("complete")
-        and report.scope == plan["scope"]
-        and plan["since_ms"] - DAY_MS <= report.since_ms <= latest_since_ms
-    )
 
 
 def _added(spent: Mapping[str, Any], report: Report) -> dict[str, Any]:

@@ -100,6 +100,21 @@ class Plan:
             }
         )
 
+    def is_of(self, scope: str, since_ms: int, at_ms: int) -> bool:
+        """Whether a load is the planned one: of the same scope, from the same start on.
+
+        Args:
+            scope: Of the load.
+            since_ms: From when on it wants users.
+            at_ms: When it begins.
+        """
+        # without a start date it is all that LeadBoxer keeps, which moves on with the days
+        retained = all(
+            abs(since // DAY_MS - at // DAY_MS + settings.RETENTION_DAYS) <= 1
+            for since, at in ((self.since_ms, self.made_ms), (since_ms, at_ms))
+        )
+        return scope == self.scope and (since_ms == self.since_ms or retained)
+
     def remaining(self, covered: Sequence[Stretch]) -> dict[str, float]:
         """Estimates the requests that are left once so much is covered, by endpoint."""
         missing = holes(covered, self.since_ms, self.made_ms)

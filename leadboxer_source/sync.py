@@ -102,6 +102,11 @@ def sync(
         )
 
 
+def is_plannable(only: Sequence[str] | None, config: dict[str, Any]) -> bool:
+    """Whether a load is of the kind that plans are made for: of all resources, and no one-off."""
+    return not only and not found(**config)["end_date"]
+
+
 def _until_covered(
     pipeline: dlt.Pipeline,
     only: Sequence[str] | None,
@@ -147,10 +152,11 @@ def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None
     def note(report: Report) -> None:
         if report.stopped:
             ended.append(report)
-        journal.note(report)
+        journal.note(report, is_whole=is_whole)
         if watch is not None:
             watch(report)
 
+    is_whole = is_plannable(only, config)
     source = leadboxer_source(watch=note, **config)
     try:
         wanted = source.with_resources(*only, *BOOKS) if only else source

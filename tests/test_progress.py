@@ -123,6 +123,7 @@ def test_with_a_plan_the_whole_load_is_told_from_the_beginning() -> None:
     assert line.startswith("slice 1: 0.5 % done, about 50 h to go, until ")
     assert "80 of about 10,000 users, 140 of about 30,000 sessions" in line
     assert "80 of 480 users" in describe(begun, 1, NOW_MS / 1000, planned(scope="another"))
+    assert "80 of 480 users" in describe(begun, 1, NOW_MS / 1000, planned(since_ms=NOW_MS - 366 * DAY_MS))
 
 
 def test_when_it_is_stopped_it_says_once_until_when_it_finishes() -> None:

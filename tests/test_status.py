@@ -248,6 +248,34 @@ def test_after_a_load_it_shows_the_plan_beside_what_it_took(account: Desk, capsy
     assert "difference" in shown(capsys)
 
 
+def test_a_plan_is_not_set_beside_other_loads_than_the_planned(
+    account: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    today = time.time()
+    later, earlier = (time.strftime("%Y-%m-%d", time.gmtime(today - days * 86_400)) for days in (3, 9))
+    assert main(["plan", *PLACE]) == 0
+    one_off = ("--start-date", earlier, "--end-date", later)
+    account.server.clear_requests()
+    assert main(["sync", *PLACE, *one_off]) == 0
+    assert " of about " not in capsys.readouterr().err
+    assert status(capsys)["spent"]["requests"] == {}, "it leaves nothing less to do"
+    assert load("--max-requests", "30") == 3
+    assert "took so far" in shown(capsys)
+    assert main(["sync", *PLACE, "--start-date", earlier]) == 0
+    assert " of about " not in capsys.readouterr().err
+    assert "took so far" not in shown(capsys)
+    assert status(capsys)["plan"], "what is left can still be told while the rest is loaded"
+    assert main(["sync", *PLACE]) == 0
+    assert " of about " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("account")
+def test_a_plan_of_everything_is_not_set_beside_a_load_of_a_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *PLACE]) == 0
+    assert load("--only", "users") == 0
+    assert status(capsys)["spent"] is None
+
+
 def test_where_nothing_is_loaded_it_says_what_to_do(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     told = shown(capsys)
     assert told.startswith("There is no desk.duckdb.\n")

@@ -339,7 +339,7 @@ def _seconds_left(report: Report, now: float, unlisted: float) -> float | None:
 
 def _fitting(plan: Plan | None, report: Report) -> Plan | None:
     """The plan, if it is one of this load that was not carried out before."""
-    if plan is None or plan.scope != report.scope or plan.since_ms > report.since_ms:
+    if plan is None or not plan.is_of(report.scope, report.since_ms, report.started_ms):
         return None
     return plan if sum(plan.remaining(_with_before(report.covered, report)).values()) >= 1 else None
 

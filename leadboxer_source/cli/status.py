@@ -65,7 +65,7 @@ def command(*, as_json: bool, **options: Any) -> None:
     scopes = scopes_of(_state(pipeline, looks_there=looks_there), kept, int(now * 1000))
     loaded = _loaded_runs(pipeline) if looks_there else []
     runs = loaded or [_told_run(run) for run in kept.get("runs", [])]
-    plan = _plan_of(kept)
+    plan = journal.plan()
     if as_json:
         click.echo(json.dumps(as_dict(scopes, runs, running, plan, kept.get("spent"))))
     else:
@@ -332,10 +332,3 @@ def _told_run(report: Mapping[str, Any]) -> dict[str, Any]:
             for name, endpoint in endpoints.items()
         },
     }
-
-
-def _plan_of(kept: Mapping[str, Any]) -> Plan | None:
-    # a plan of another version is as good as none
-    with suppress(KeyError, TypeError, ValueError):
-        return Plan.of(kept["plan"])
-    return None

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import dlt
+from dlt.common.configuration.exceptions import ConfigurationException
 
 from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
@@ -24,7 +25,7 @@ from leadboxer_source.journal import Journal
 from leadboxer_source.memory import bound
 from leadboxer_source.plan import Plan
 from leadboxer_source.report import Report
-from leadboxer_source.sync import sync
+from leadboxer_source.sync import is_plannable, sync
 from leadboxer_source.upkeep import others
 
 
@@ -63,7 +64,7 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
         instead = place._replace(name=name).command("sync")
         told = f"The pipeline {name} has loaded this dataset here already; this one begins anew."
         click.echo(f"{told} `{instead}` goes on where that one is.", err=True)
-    progress = None if as_json else Progress(_kept_plan(Journal(pipeline.working_dir), only))
+    progress = None if as_json else Progress(_plan(pipeline, only, account))
     stop = _Stop(progress)
     with stop.on_signals(), place.leaving_no_empty_file(), progress or nullcontext():
         result = sync(pipeline, only=names(only), watch=stop.watch, **options, **account)
@@ -127,10 +128,8 @@ def _others(pipeline: dlt.Pipeline, account: dict[str, Any]) -> list[str]:
     return []
 
 
-def _kept_plan(journal: Journal, only: str | None) -> Plan | None:
-    """The plan that was made for this load, if one was."""
-    kept = journal.read().get("plan")
-    # a plan of another version is as good as none
-    with suppress(KeyError, TypeError, ValueError):
-        return Plan.of(kept) if kept and not only else None
+def _plan(pipeline: dlt.Pipeline, only: str | None, account: dict[str, Any]) -> Plan | None:
+    """The plan that was made for such a load, if one was."""
+    with suppress(ConfigurationException):  # the load will tell what is wrong
+        return Journal(pipeline.working_dir).plan() if is_plannable(names(only), account) else None
     return None
