@@ -1,4 +1,4 @@
-"""A simulated LeadBoxer, loaded into `leadboxer.duckdb`, and what came of it. Run by `make demo`."""
+"""A simulated LeadBoxer, loaded into `demo.duckdb`, and what came of it. Run by `make demo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import dlt
@@ -16,16 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from leadboxer_source import Report, SyncResult, sync
+from leadboxer_source.cli.options import DATASET, Place
 from leadboxer_source.cli.progress import describe
 from leadboxer_source.profile import read
 from leadboxer_source.profile_views import as_text
 from leadboxer_source.rows import instant
 
-# dlt resolves a relative path from where a pipeline was first run
-DATABASE = Path("leadboxer.duckdb").absolute()
-DATASET = "leadboxer_demo"
+# a file of its own, so that nothing of a real account's is touched; `--db` of the commands finds it
+PLACE = Place("duckdb", "demo.duckdb", DATASET, None)
 USERS = 150
 RATE_LIMIT = "10/second"
+QUERY = f"SELECT organization_name, count(*) AS users FROM {DATASET}.users GROUP BY ALL ORDER BY users DESC LIMIT 9"
 COUNTED = {"users": "leads", "sessions": "sessions", "events": "events", "properties": ""}
 
 
@@ -44,7 +44,7 @@ def sandbox() -> Iterator[dict[str, Any]]:
 
 def begin_anew() -> None:
     """Drops what an earlier demonstration loaded, and nothing else that the file may hold."""
-    with duckdb.connect(str(DATABASE)) as connection:
+    with duckdb.connect(str(PLACE.file)) as connection:
         for schema in (DATASET, f"{DATASET}_staging"):
             connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
@@ -85,9 +85,8 @@ def main() -> None:
     console.print(
         f"A simulated LeadBoxer with {USERS} users, a minute compressed to a second: {RATE_LIMIT} an endpoint."
     )
-    destination = dlt.destinations.duckdb(str(DATABASE))
     # begins anew each time, whatever an earlier demonstration left in dlt's data folder
-    pipeline = dlt.pipeline("leadboxer_demo", destination=destination, dataset_name=DATASET).drop()
+    pipeline = PLACE.pipeline().drop()
     with sandbox() as account:
         result = load(console, pipeline, account)
     with pipeline.sql_client() as sql:
@@ -98,9 +97,14 @@ def main() -> None:
             f"Complete from {instant(covered.lo):%Y-%m-%d} to {instant(covered.hi):%Y-%m-%d %H:%M} UTC; "
             f"refused requests: {refused}. Another run would ask for the newest page and nothing else.\n"
         )
-        console.print(as_text(read(sql, somebody(sql.execute_sql))))
+        user_id = somebody(sql.execute_sql)
+        console.print(as_text(read(sql, user_id)))
+    # not wrapped: they are there to be copied
     console.print(
-        f"\nIt is all in {DATABASE.name}, dataset {DATASET}. "
+        f"\nIt is all in {PLACE.db}, dataset {DATASET}. Look at it:\n\n"
+        f"  .venv/bin/leadboxer status --db {PLACE.db}\n"
+        f"  .venv/bin/leadboxer profile {user_id} --db {PLACE.db}\n"
+        f"  .venv/bin/python -c \"import duckdb; duckdb.connect('{PLACE.db}').sql('{QUERY}').show()\"\n\n"
         "To load a real account, put this into .dlt/secrets.toml\n\n"
         "  [sources.leadboxer]\n"
         '  site = "your dataset id: 32 letters and digits"\n'
@@ -108,6 +112,7 @@ def main() -> None:
         "and run: .venv/bin/leadboxer sync",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 
