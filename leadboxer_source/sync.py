@@ -64,6 +64,7 @@ def sync(
     max_minutes: float | None = None,
     max_requests: int | None = None,
     slice_minutes: float | None = None,
+    file_format: Any = None,
     watch: Watch | None = None,
     **config: Any,
 ) -> SyncResult:
@@ -75,6 +76,7 @@ def sync(
         max_minutes: After how long to stop; no limit if not given.
         max_requests: After how many requests to stop; what is configured if not given.
         slice_minutes: Length of a slice: what a crash can cost. The configured `max_minutes` if not given.
+        file_format: Of the files that are loaded, such as `parquet`; what suits the destination if not given.
         watch: Is called with a `Report` while a slice goes on and when it ends.
         **config: Arguments of `leadboxer_source`; what is missing comes from dlt's configuration.
 
@@ -98,7 +100,14 @@ def sync(
     settings.refuse_too_little(max_minutes=max_minutes, max_requests=max_requests)
     with alone(pipeline):
         return _until_covered(
-            pipeline, only, max_minutes, max_requests, slice_minutes=slice_minutes, watch=watch, config=config
+            pipeline,
+            only,
+            max_minutes,
+            max_requests,
+            slice_minutes=slice_minutes,
+            file_format=file_format,
+            watch=watch,
+            config=config,
         )
 
 
@@ -114,6 +123,7 @@ def _until_covered(
     max_requests: int | None,
     *,
     slice_minutes: float,
+    file_format: Any,
     watch: Watch | None,
     config: dict[str, Any],
 ) -> SyncResult:
@@ -127,6 +137,7 @@ def _until_covered(
             pipeline,
             only,
             watch,
+            file_format,
             max_minutes=slice_minutes if minutes_left is None else max(0.0, min(slice_minutes, minutes_left)),
             max_requests=requests_left,
             **config,
@@ -144,7 +155,9 @@ def _until_covered(
             return result
 
 
-def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None, **config: Any) -> Report | None:
+def _run(
+    pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None, file_format: Any, **config: Any
+) -> Report | None:
     """One run; returns its report, or `None` if the source was not touched."""
     ended: list[Report] = []
     journal = Journal(pipeline.working_dir)
@@ -161,7 +174,7 @@ def _run(pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None
     try:
         wanted = source.with_resources(*only, *BOOKS) if only else source
         try:
-            pipeline.run(wanted)
+            pipeline.run(wanted, loader_file_format=file_format)
         except PipelineStepFailed as failed:
             if not lifted(failed):
                 raise

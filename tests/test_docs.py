@@ -130,7 +130,6 @@ class Clone:
             "SOURCES__LEADBOXER__BASE_URL": server.url,
             "SOURCES__LEADBOXER__RATE_LIMIT": "unlimited",
             "SOURCES__LEADBOXER__LIMITER_STORE": ":memory:",
-            "DESTINATION__FILESYSTEM__BUCKET_URL": "files",
         }
         self._make_programs()
         self.folder.mkdir()
@@ -142,13 +141,12 @@ class Clone:
         (self.folder / ".venv" / "bin").symlink_to(self._bin)
         server.faults.fail_next("events", "400", times=1)  # so that there is a table of failures
         self.run("sh", "leadboxer sync")
+        to_files = "leadboxer sync --destination filesystem --file-format parquet"
+        self.run("sh", f"DESTINATION__FILESYSTEM__BUCKET_URL=lake {to_files}")
         with duckdb.connect(str(self.folder / "leadboxer.duckdb"), read_only=True) as connection:
             known = connection.execute(
                 "SELECT user_id, email FROM leadboxer_data.users ORDER BY email NULLS LAST LIMIT 1"
             ).fetchone()
-            lake = self.folder / "lake" / "leadboxer_data" / "events"
-            lake.mkdir(parents=True)
-            connection.execute(f"COPY leadboxer_data.events TO '{lake / 'events.parquet'}'")
         assert known is not None
         self._known = {"user_id": known[0], "email": known[1], "site": site, "base_url": server.url}
         shutil.copytree(self.folder, self._kept, symlinks=True)

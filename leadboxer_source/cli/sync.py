@@ -42,6 +42,11 @@ from leadboxer_source.upkeep import others
     type=click.FloatRange(min=0, min_open=True),
     help="Length of a slice: what a crash can cost. (15 unless configured)",
 )
+@click.option(
+    "--file-format",
+    type=click.Choice(["jsonl", "parquet"]),
+    help="Of files in a folder or bucket.  [default: what suits the destination]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else.")
 def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     """Load what is not loaded yet, slice by slice.
