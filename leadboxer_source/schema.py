@@ -17,7 +17,8 @@ _PURPOSES = {
     "events": "A hit; several may share an `event_id`.",
     "properties": "A custom name/value pair of an event.",
     "load_failures": "What could not be fetched yet, why and since when; the row goes once it has arrived.",
-    "load_runs": "What a run took, and a stretch of time that is covered after it.",
+    "load_runs": "What a run took, and a stretch of time that is covered after it. `sync` always writes it; a run of "
+    'your own only where it is selected, so `with_resources("users")` leaves it and `load_failures` out.',
 }
 _INTRODUCTION = """\
 # Tables

@@ -309,7 +309,7 @@ EVENTS: TTableSchemaColumns = {
 PROPERTIES: TTableSchemaColumns = {
     **_SITE,
     "event_key": _text("The event that carries the property."),
-    "name": _text("Name of the property, as sent."),
+    "name": _text("Name of the property, as sent; of a value in custom_event_info its path, customEventInfo.NAME."),
     "session_id": _text("The event's visit.", nullable=True),
     "value": _text("The value as text; JSON where it is no text.", nullable=True),
     "value_type": _text("JSON type of the value: string, integer, number, boolean, null, array or object."),
