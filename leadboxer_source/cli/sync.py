@@ -35,8 +35,12 @@ from leadboxer_source.upkeep import others
 @click.option("--start-date", help="Load users seen since then (UTC).")
 @click.option("--end-date", help="One-off load of users seen before then; marks nothing as loaded.")
 @click.option("--only", help="Resources to load, separated by commas.")
-@click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop after so long.")
-@click.option("--max-requests", type=click.IntRange(min=0), help="Stop after so many requests.")
+@click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop after so long; what is begun then is finished.")
+@click.option(
+    "--max-requests",
+    type=click.IntRange(min=0),
+    help="Stop after so many requests; what is begun then is finished, so it takes some more.",
+)
 @click.option(
     "--slice-minutes",
     type=click.FloatRange(min=0, min_open=True),
