@@ -157,6 +157,21 @@ def test_it_can_be_read_while_a_load_holds_the_file(account: Desk, capsys: pytes
     assert during == before
 
 
+@pytest.mark.usefixtures("account")
+def test_pipelines_of_another_name_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "10", "--pipeline", "mine") == 3
+    assert load("--max-requests", "10", "--pipeline", "yours") == 3
+    told = shown(capsys)
+    for name in ("mine", "yours"):
+        assert f"\n  leadboxer status --db desk.duckdb --dataset lb --pipeline {name}\n" in told
+    assert "another name" not in status_of("mine", capsys)
+
+
+def status_of(pipeline: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["status", *PLACE, "--pipeline", pipeline]) == 0
+    return capsys.readouterr().out
+
+
 def test_it_says_whose_runs_it_lists(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     assert load("--max-requests", "10") == 3
     assert load("--max-requests", "10", "--pipeline", "another") == 3

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import click
 import dlt
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +74,10 @@ def command(*, as_json: bool, **options: Any) -> None:
         if place.db and place.is_missing:
             click.echo(f"There is no {place.db}.")
         if loaded and not scopes:
-            click.echo("What is here was loaded by a pipeline of another name: give it with --pipeline.\n")
+            click.echo("What is here was loaded by a pipeline of another name; see what it covers with")
+            for name in _loaders(pipeline):
+                click.echo(f"  {place._replace(name=name).command('status')}")
+            click.echo()
         whose = f"into {place.dataset}, by any pipeline" if loaded else "of this pipeline"
         show(Console(highlight=False), scopes, runs[-_RUNS:], running, now, whose)
         if is_busy and not running:
@@ -286,6 +291,17 @@ def _state(pipeline: dlt.Pipeline, *, looks_there: bool) -> Mapping[str, Any]:
         pipeline.sync_destination()
     state: Mapping[str, Any] = pipeline.state
     return state
+
+
+def _loaders(pipeline: dlt.Pipeline) -> list[str]:
+    """Names the pipelines that have loaded LeadBoxer into the same dataset."""
+    with suppress(Exception), pipeline.destination_client() as client:
+        assert isinstance(client, SqlJobClientBase)  # noqa: S101 - it had a table of runs
+        table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
+        rows = client.sql_client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {table}")  # noqa: S608 - dlt's own
+        states = {name: load_pipeline_state_from_destination(name, client) for (name,) in rows or ()}
+        return sorted(name for name, state in states.items() if "leadboxer" in state.get("sources", {}))
+    return []
 
 
 def _loaded_runs(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
