@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,11 +50,12 @@ class SyncResult:
     @property
     def requests(self) -> dict[str, int]:
         """Requests of all runs, by endpoint."""
-        totals: dict[str, int] = {}
-        for run in self.runs:
-            for endpoint, count in run.requests.items():
-                totals[endpoint] = totals.get(endpoint, 0) + count
-        return totals
+        return _total(run.requests for run in self.runs)
+
+    @property
+    def loaded(self) -> dict[str, int]:
+        """Rows that all runs have read, by resource; a row that was read twice counts twice."""
+        return _total(run.loaded for run in self.runs)
 
 
 def sync(
@@ -109,6 +110,14 @@ def sync(
             watch=watch,
             config=config,
         )
+
+
+def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            totals[name] = totals.get(name, 0) + count
+    return totals
 
 
 def is_plannable(only: Sequence[str] | None, config: dict[str, Any]) -> bool:

@@ -498,6 +498,19 @@ def test_the_command_loads_and_says_so_and_stops_with_progress(configured: Desk)
     done = subprocess.run([COMMAND, "sync", "--db", "cli.duckdb"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "All is covered." in done.stdout
+    [(users, sessions, events)] = (
+        duckdb.connect("cli.duckdb")
+        .execute(
+            "SELECT (SELECT count(*) FROM leadboxer_data.users), (SELECT count(*) FROM leadboxer_data.sessions), "
+            "(SELECT count(*) FROM leadboxer_data.events)"
+        )
+        .fetchall()
+    )
+    again = subprocess.run([COMMAND, "sync", "--db", "new.duckdb"], capture_output=True, text=True, check=True)
+    assert (
+        f"\nRead {users} users, {sessions} sessions, {events} events into new.duckdb, dataset leadboxer_data.\n"
+        in again.stdout
+    )
 
 
 def test_the_key_appears_in_no_file_log_trace_or_error(

@@ -60,6 +60,10 @@ class Place(NamedTuple):
         """The file of a DuckDB destination."""
         return Path(self.db or "leadboxer.duckdb").absolute() if self.destination == "duckdb" else None
 
+    def __str__(self) -> str:
+        """The place as a person says it."""
+        return f"{self.db or (self.file.name if self.file else self.destination)}, dataset {self.dataset}"
+
     @property
     def is_missing(self) -> bool:
         """Whether it is a DuckDB file that is not there: whoever opened it would make it."""

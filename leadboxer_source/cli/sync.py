@@ -16,7 +16,7 @@ from dlt.common.configuration.exceptions import ConfigurationException
 
 from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
-from leadboxer_source.cli.picture import ENDED, LISTING
+from leadboxer_source.cli.picture import ENDED, LISTING, many
 from leadboxer_source.cli.progress import Progress
 from leadboxer_source.cli.sentences import ignored
 from leadboxer_source.configured import configured
@@ -88,8 +88,13 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
             how = "All of that stretch is loaded" if result.complete else f"{why}; run it again, it begins anew"
         else:
             how = "All is covered" if result.complete else f"{why}; run it again to go on"
-        click.echo(f"{how}.\nRequests: {requests or 'none'}.")
+        click.echo(f"{how}.\nRead {_rows(result.loaded)} into {place}.\nRequests: {requests or 'none'}.")
     return 0 if result.complete else STOPPED_WITH_PROGRESS
+
+
+def _rows(loaded: dict[str, int]) -> str:
+    told = [many(loaded[name], name.removesuffix("s")) for name in ("users", "sessions", "events") if loaded.get(name)]
+    return ", ".join(told) or "nothing"
 
 
 class _Stop:
