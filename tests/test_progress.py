@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from leadboxer_source import Report
-from leadboxer_source.cli.picture import EMPTY, FULL, PART, STAGED, bar, lasting, moment, percent
+from leadboxer_source.cli.picture import EMPTY, FULL, PART, STAGED, bar, lasting, legend, moment, percent
 from leadboxer_source.cli.progress import Progress, describe, picture, stopping, waiting
 from leadboxer_source.coverage import Stretch
 from leadboxer_source.plan import Estimate, Plan
@@ -45,6 +45,7 @@ def test_a_bar_is_full_only_where_all_is_covered() -> None:
     span = Stretch(0, 100)
     assert bar([Stretch(20, 45)], span, 10, [Stretch(60, 100)]) == EMPTY * 2 + FULL * 2 + PART + EMPTY + STAGED * 4
     assert bar([Stretch(20, 45)], span, 10, plain=True) == "..##+....."
+    assert legend(plain=True) == "# loaded   + in part   . not loaded"
     assert bar([span], span, 7) == FULL * 7
     assert bar([], span, 7) == EMPTY * 7
     assert percent(0.99999) == "99.9 %"

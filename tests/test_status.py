@@ -103,6 +103,7 @@ def test_it_tells_what_is_covered_and_what_is_missing(account: Desk, capsys: pyt
     )
     text = shown(capsys)
     assert text.count("missing ") == 1
+    assert "█ loaded   ▓ in part   ░ not loaded" in text
     assert load() == 0
     text = shown(capsys)
     assert "missing " not in text

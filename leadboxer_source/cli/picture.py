@@ -51,6 +51,16 @@ def bar(
     return drawn.translate(_PLAIN) if plain else drawn
 
 
+def legend(*, plain: bool = False) -> str:
+    """Says what the shades of a bar of loaded time mean.
+
+    Args:
+        plain: The bar is drawn in ASCII.
+    """
+    told = f"{FULL} loaded   {PART} in part   {EMPTY} not loaded"
+    return told.translate(_PLAIN) if plain else told
+
+
 def length(stretches: Sequence[Stretch]) -> int:
     """Returns how long stretches are together, in milliseconds."""
     return sum(hi - lo for lo, hi in stretches)

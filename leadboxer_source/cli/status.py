@@ -16,7 +16,19 @@ from rich.console import Console
 from rich.table import Table
 
 from leadboxer_source.cli.options import taken_place, with_place
-from leadboxer_source.cli.picture import ENDED, LISTING, bar, between, lasting, many, minute, moment, percent, share
+from leadboxer_source.cli.picture import (
+    ENDED,
+    LISTING,
+    bar,
+    between,
+    lasting,
+    legend,
+    many,
+    minute,
+    moment,
+    percent,
+    share,
+)
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import is_held
@@ -156,7 +168,8 @@ def _show_scope(console: Console, scope: Scope) -> None:
     for resource, covered in scope.covered.items():
         drawn = bar(covered, scope.span, width, plain=plain)
         console.print(f"{resource:<11}[green]{drawn}[/] {percent(share(covered, scope.span)):>7}")
-    found = missing(scope)
+    if found := missing(scope):
+        console.print(f"{'':<11}{legend(plain=plain)}", style="dim")
     console.print()
     for hole, whose in found[:_HOLES]:
         console.print(f"missing    {between(hole)}: {whose}", soft_wrap=True)
