@@ -107,7 +107,10 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({"LIMITER_STORE": "redis://127.0.0.1:9/0", "RATE_LIMIT": "10/second"}, None, 1, "start it or correct its address"),
     ({"CHUNK_SIZE": "0"}, None, 4, "chunk_size is 0: it must be 1 or more"),
     ({"MAX_REQUESTS": "-5"}, None, 4, "max_requests is -5: it must be 1 or more"),
-    ({"CHUNK_SIZE": "many"}, None, 4, "`chunk_size` cannot be coerced into type"),
+    ({"CHUNK_SIZE": "many"}, None, 4, "chunk_size cannot be read: write a whole number."),
+    ({"MAX_MINUTES": "hunter2"}, None, 4, "max_minutes cannot be read: write a number."),
+    ({"PROMOTE": "hunter2"}, None, 4, 'promote cannot be read: write a list like ["Customer ID"].'),
+    ({"FILTERS": "hunter2"}, None, 4, "filters cannot be read: write a table, in the environment JSON like"),
 ]
 
 
@@ -138,6 +141,8 @@ def test_one_sentence_and_the_exit_code(
 
 USAGE: list[tuple[list[str], int, str]] = [
     (["sync", "--max-minuts", "3"], 4, "No such option"),
+    (["snyc"], 4, "No such command 'snyc' (did you mean sync?); see `leadboxer --help`."),
+    (["fly"], 4, "No such command 'fly'; see `leadboxer --help`."),
     (["sync", "--only", "users,visits"], 4, "There is no resource visits"),
     (["sync", "--db", "same.duckdb", "--dataset", "same"], 4, "DuckDB cannot tell the dataset same"),
     (["sync", "--db", "a.duckdb", "--destination", "postgres"], 4, "--db names a DuckDB file"),
@@ -216,6 +221,11 @@ FILES: list[tuple[str, str, str]] = [
     ),
     ("config.toml", "[sources.leadboxer]\napi_key = 'y'", "sources.leadboxer.api_key is a secret but stands in config"),
     ("secrets.toml", "[sources.leadboxer\nsite = 'x'", "secrets.toml is not TOML: "),
+    (
+        "secrets.toml",
+        "[sources.leadboxer]\nsite = 'x\napi_key = 'y'",
+        "secrets.toml is not TOML: a text is not closed by its quote at line 2",
+    ),
     (
         "secrets.toml",
         (ROOT / ".dlt" / "example.secrets.toml").read_text(),

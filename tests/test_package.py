@@ -104,4 +104,5 @@ def test_the_sandbox_command_tells_a_taken_port() -> None:
         command = [str(Path(sys.executable).with_name("leadboxer")), "sandbox", "--users", "5", "--port", port]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"leadboxer sandbox: Port {port} cannot be had")
+    told = f"leadboxer sandbox: Port {port} cannot be had: another program listens there; name another.\n"
+    assert done.stderr == told

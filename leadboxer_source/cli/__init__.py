@@ -5,6 +5,7 @@ Exit codes: 0 all covered, 3 stopped with progress, 4 configuration, 5 credentia
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import signal
@@ -36,6 +37,14 @@ class _Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"leadboxer_source.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = difflib.get_close_matches(args[0], COMMANDS, 1)
+        if near and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{args[0]}' (did you mean {near[0]}?)")
+        return super().resolve_command(ctx, args)
 
 
 def _readable(record: logging.LogRecord) -> bool:

@@ -19,6 +19,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import (
     ConfigFieldMissingException,
     ConfigurationException,
+    ConfigValueCannotBeCoercedException,
     LookupTrace,
     LookupTraces,
     ValueNotSecretException,
@@ -213,6 +214,8 @@ def _toml(error: BaseException) -> Told | None:
     if not isinstance(error, TomlProviderReadException):
         return None
     reason = str(error).strip().splitlines()[-1]
+    # what the parser says where a text goes on to the end of its line
+    reason = re.sub(r"^Control characters .* use \\u000a instead", "a text is not closed by its quote", reason)
     files = " or ".join(path for path in error.full_paths if Path(path).exists())
     return Told(f"{files} is not TOML: {reason[:200]}; correct it.", _CONFIGURATION)
 
@@ -266,8 +269,21 @@ def _forbidden(error: BaseException) -> Told | None:
     return Told(f"The destination does not allow that ({reason}): have its owner grant it, or use another login.")
 
 
+_FORMS = {
+    "list": 'a list like ["Customer ID"]',
+    "dict": 'a table, in the environment JSON like {"search": "acme"}',
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
+"""How a value of each type is written."""
+
+
 def _refused(error: BaseException) -> Told | None:
     """A setting that dlt cannot read; it shows no value that may be secret."""
+    if isinstance(error, ConfigValueCannotBeCoercedException):
+        form = _FORMS.get(getattr(error.hint, "__name__", ""), f"a value of type {error.hint}")
+        return Told(f"{error.field_name} cannot be read: write {form}.", _CONFIGURATION)
     if not isinstance(error, ConfigurationException):
         return None
     return Told(f"{str(error).strip().splitlines()[0][:300]}; correct it.", _CONFIGURATION)

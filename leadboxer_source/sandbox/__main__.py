@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import math
 import re
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             stack.enter_context(server)
         except OSError as error:
-            print(f"leadboxer sandbox: Port {arguments.port} cannot be had: {error}; name another.", file=sys.stderr)
+            reasons = {errno.EADDRINUSE: "another program listens there", errno.EACCES: "it takes more rights"}
+            reason = reasons.get(error.errno or 0, error.strerror)
+            print(f"leadboxer sandbox: Port {arguments.port} cannot be had: {reason}; name another.", file=sys.stderr)
             return 1
         told = {"base_url": server.url, "site": world.site, "api_key": server.key}
         lines = [f"{name:<9}{value}" for name, value in told.items()]
