@@ -73,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in arguments if word != "--debug"] or ["--help"]
     try:
         code = leadboxer.main(words, prog_name="leadboxer", standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("leadboxer: Stopped; the slices that were finished are kept. Run it again to go on.", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        click.echo(f"leadboxer: {str(error.__cause__ or error) or 'Stopped.'}", err=True)
         return STOPPED_WITH_PROGRESS
     except click.ClickException as error:
         of = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "leadboxer"

@@ -75,8 +75,11 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
         click.echo(f"{told} `{instead}` goes on where that one is.", err=True)
     progress = None if as_json else Progress(_plan(pipeline, only, account))
     stop = _Stop(progress)
-    with stop.on_signals(), place.leaving_no_empty_file(), progress or nullcontext():
-        result = sync(pipeline, only=names(only), watch=stop.watch, **options, **account)
+    try:
+        with stop.on_signals(), place.leaving_no_empty_file(), progress or nullcontext():
+            result = sync(pipeline, only=names(only), watch=stop.watch, **options, **account)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(stop.told()) from None
     if as_json:
         runs = [asdict(run) for run in result.runs]
         click.echo(json.dumps({"complete": result.complete, "stopped": result.stopped, "runs": runs}))
@@ -104,9 +107,19 @@ class _Stop:
         self._progress = progress
         self._asked = False
         self._report: Report | None = None
+        self._slices = 0
+
+    def told(self) -> str:
+        """Says what is kept of a sync that was stopped at once."""
+        if self._report is not None and self._report.stopped not in {"", "closed"}:
+            return "Stopped while it wrote what it had read; the next run finishes that, or reads it again."
+        if self._slices > 1:
+            return "Stopped; the slices that were finished are kept. Run it again to go on."
+        return "Stopped; no slice was finished, so nothing of this load is kept. Run it again."
 
     def watch(self, report: Report) -> None:
         """Passes a report on, and lets its run end if that was asked for."""
+        self._slices += self._report is not report
         self._report = report
         report.stopping = report.stopping or self._asked
         if self._progress is not None:
