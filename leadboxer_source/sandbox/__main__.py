@@ -73,33 +73,38 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     parser = _Parser(
         prog="leadboxer sandbox",
-        description="Serves a made-up LeadBoxer on this machine.",
+        usage="%(prog)s [OPTIONS]",
+        description="Serve a made-up LeadBoxer on this machine, until it is stopped.",
         epilog="Example: leadboxer sandbox --port 8080 --users 500 --rate-limit 10/second",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=33, width=100),
     )
     count, amount = _number(int), _number(float)
-    parser.add_argument("--port", type=_number(int, 65_535), default=0, help="where to listen (default: any free port)")
-    parser.add_argument("--users", type=count, default=200)
-    parser.add_argument("--days", type=amount, default=90, help="over how many days they were last seen")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same data")
-    parser.add_argument("--rate-limit", type=_rate, default="10/minute", help="such as 10/second, or unlimited")
-    parser.add_argument(
-        "--faults", type=_number(float, 1), default=0.0, help="share of requests that meet a passing fault"
-    )
-    parser.add_argument("--live", type=amount, default=0.0, help="users who become active in a minute")
-    parser.add_argument("--site", type=_site, default=SITE)
-    parser.add_argument("--key", default=KEY)
-    parser.add_argument("--sessions-per-user", type=amount, default=2.0)
-    parser.add_argument("--events-per-session", type=amount, default=3.0)
-    parser.add_argument("--all-in-one-day", action="store_true", help="everybody was seen within the last day")
+
+    def option(name: str, kind: Callable[[str], Any], metavar: str, default: Any, text: str, shown: str = "") -> None:
+        told = f"{text}  [default: {shown or f'{default:g}' if isinstance(default, (int, float)) else default}]"
+        parser.add_argument(name, type=kind, metavar=metavar, default=default, help=told)
+
+    option("--port", _number(int, 65_535), "INTEGER", 0, "Where to listen.", shown="any free port")
+    option("--users", count, "INTEGER", 200, "How many there are.")
+    option("--days", amount, "FLOAT", 90, "Over how many days they were last seen.")
+    option("--seed", int, "INTEGER", 1, "The same seed makes the same data.")
+    option("--rate-limit", _rate, "TEXT", "10/minute", "Requests that each endpoint allows, or unlimited.")
+    option("--faults", _number(float, 1), "FLOAT", 0.0, "Share of requests that meet a passing fault.")
+    option("--live", amount, "FLOAT", 0.0, "Users who become active in a minute.")
+    option("--site", _site, "TEXT", SITE, "Dataset id.")
+    option("--key", str, "TEXT", KEY, "API key that it takes.")
+    option("--sessions-per-user", amount, "FLOAT", 2.0, "Visits of a user, on average.")
+    option("--events-per-session", amount, "FLOAT", 3.0, "Hits of a visit, on average.")
+    parser.add_argument("--all-in-one-day", action="store_true", help="Everybody was seen within the last day.")
     parser.add_argument(
         "--profile",
         nargs="*",
         type=_switch,
         default=[],
         metavar="NAME=VALUE",
-        help="readings of the API's open points",
+        help="How it answers where the API's documentation is open, such as token_expired=404.",
     )
-    parser.add_argument("--json", action="store_true", help="print address, dataset and key as JSON")
+    parser.add_argument("--json", action="store_true", help="Print address, dataset and key as JSON.")
     return parser
 
 
