@@ -34,8 +34,12 @@ from leadboxer_source.settings import Settings
 from leadboxer_source.stores import store_of
 
 _PIECE_BYTES = 65_536
-_UNKNOWN_HOST = "the host name is unknown"
-_ON_THE_WAY = "check base_url, and whether this machine is online"
+_UNKNOWN_HOST, _REFUSED = "the host name is unknown", "connection refused"
+_ON_THE_WAY = {
+    _UNKNOWN_HOST: "check base_url, and whether this machine is online",
+    _REFUSED: "check base_url, proxy and firewall",
+}
+"""What to do where nothing was ever answered."""
 
 
 class Reply(NamedTuple):
@@ -149,8 +153,8 @@ class Transport:
             told = f"{self._host} did not answer {path} as LeadBoxer does: {failure.reason}"
             if failure.foreign:
                 raise errors.NotLeadBoxer(f"{told}; check base_url and any proxy in between.") from None
-            is_typo = failure.reason == _UNKNOWN_HOST and not self._answered
-            raise errors.ApiUnavailable(f"{told}; {_ON_THE_WAY if is_typo else self.later}.") from None
+            remedy = self.later if self._answered else _ON_THE_WAY.get(failure.reason, self.later)
+            raise errors.ApiUnavailable(f"{told}; {remedy}.") from None
 
     def close(self) -> None:
         """Ends all waiting and gives connections back."""
@@ -279,7 +283,7 @@ def _spoken(error: requests.exceptions.RequestException) -> str:
     if isinstance(error, requests.exceptions.Timeout):
         return "time-out"
     if "refused" in text:
-        return "connection refused"
+        return _REFUSED
     return "the connection broke"
 
 

@@ -85,7 +85,7 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({"SITE": "a" * 31}, None, 4, "not a LeadBoxer dataset id"),
     ({"SITE": "some-key", "API_KEY": "A" * 32}, None, 4, "site and api_key are swapped"),
     ({}, "402", 5, "free tier (402)"),
-    ({"BASE_URL": "http://127.0.0.1:9/v1"}, None, 1, "connection refused"),
+    ({"BASE_URL": "http://127.0.0.1:9/v1"}, None, 1, "connection refused; check base_url, proxy and firewall."),
     ({"BASE_URL": "https://leadboxer.invalid/v1"}, None, 1, "host name is unknown"),
     ({"BASE_URL": "http://api.leadboxer.com/v1"}, None, 4, "must begin with https"),
     ({"BASE_URL": "leadboxer"}, None, 4, "not a web address"),

@@ -68,7 +68,12 @@ def test_each_line_has_its_mark(checked: Any, capsys: Any) -> None:
         ({"SITE": "typo"}, 4, "dataset", "not a LeadBoxer dataset id"),
         ({"API_KEY": None}, 4, "key", "No api_key: set it under [sources.leadboxer] in .dlt/secrets.toml"),
         ({"SITE": None}, 4, "dataset", "No site: set it"),
-        ({"BASE_URL": "http://127.0.0.1:9/v1"}, 1, "address", ": connection refused; run again later."),
+        (
+            {"BASE_URL": "http://127.0.0.1:9/v1"},
+            1,
+            "address",
+            ": connection refused; check base_url, proxy and firewall.",
+        ),
         ({"BASE_URL": "leadboxer"}, 4, "address", "not a web address"),
         ({"RATE_LIMIT": "fast"}, 4, "rate limit", "is not a rate"),
         ({"DISPLAY": "robots"}, 4, "settings", "display takes any of"),
