@@ -348,7 +348,7 @@ LOAD_RUNS: TTableSchemaColumns = {
         "description": "Requests of the run to the resource's endpoint. This and the next four stand in the first row "
         "of a run and resource only, so that sums are right.",
     },
-    "refusals": {"data_type": "bigint", "description": "Of these, how many were refused (429)."},
+    "refusals": {"data_type": "bigint", "description": "How many of these were refused (429) and sent again."},
     "waited_seconds": {
         "data_type": "double",
         "description": "Seconds in which requests to the endpoint waited for quota; several that wait at once count "
