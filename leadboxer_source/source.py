@@ -13,6 +13,7 @@ from leadboxer_source import settings
 from leadboxer_source.children import Polled, Rows
 from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.contract import frozen_columns
+from leadboxer_source.destination import go_by_destination
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import Fillable, property_rows
 from leadboxer_source.slices import Slices
@@ -127,6 +128,8 @@ def leadboxer_source(
         selected = set(dlt.current.source().selected_resources)
         # kept before the first row: when a limit closes the run early, dlt has no current resource any more
         metrics = dlt.current.resource_metrics()
+        if config.end_ms is None:
+            go_by_destination(dlt.current.source(), dlt.current.resource_state)
         try:
             yield from slices.users(dlt.current.resource_state, selected)
         finally:

@@ -6,14 +6,13 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 import dlt
-from dlt.common.configuration.container import Container
-from dlt.common.pipeline import PipelineContext
 from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME, TColumnSchema, TTableSchemaColumns
 from dlt.common.schema.utils import new_table
 from dlt.destinations.adapters import bigquery_adapter
 from dlt.extract import DltResource, DltSource
 from dlt.extract.exceptions import DataItemRequiredForDynamicTableHints
 
+from leadboxer_source.destination import running_pipeline
 from leadboxer_source.tables import TABLES
 
 BIGQUERY_PARTITIONED = {"sessions": "started_at", "events": "occurred_at"}
@@ -123,8 +122,8 @@ def indexed(table: str) -> list[list[str]]:
 
 
 def _running_destination() -> str:
-    context = Container()[PipelineContext]
-    return _kind(context.pipeline().destination) if context.is_active() else ""
+    pipeline = running_pipeline()
+    return _kind(pipeline.destination) if pipeline else ""
 
 
 def _kind(destination: Any) -> str:

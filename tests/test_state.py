@@ -105,8 +105,10 @@ def test_a_newer_version_is_told() -> None:
 
 def test_a_run_on_damaged_state_fails_before_it_sends_anything(desk: Desk) -> None:
     desk.load(only=("users",))
-    with desk.pipeline().managed_state() as state:
+    pipeline = desk.pipeline()
+    with pipeline.managed_state(extract_state=True) as state:
         state["sources"]["leadboxer"]["resources"]["users"][KEY]["scopes"][SITE]["covered"] = [[2, 1]]
+    pipeline.run()
     with pytest.raises(Exception, match="The pipeline's state is damaged"):
         desk.load(only=("users",))
     assert desk.requests() == {}

@@ -217,10 +217,12 @@ def test_who_was_set_aside_is_not_tried_again(desk: Desk) -> None:
     user_id = desk.world.user_ids()[0]
     (session_id, *_) = [record["session_id"] for record in desk.world.session_records(user_id) or []]
     desk.load_until_done()
-    with desk.pipeline().managed_state() as state:
+    pipeline = desk.pipeline()
+    with pipeline.managed_state(extract_state=True) as state:
         resources: Any = state["sources"]["leadboxer"]["resources"]
         for name, parent in (("sessions", user_id), ("events", session_id)):
             resources[name]["coverage"]["scopes"][desk.world.site]["set_aside"] = {parent: {"since": 1, "attempts": 1}}
+    pipeline.run()
     forgotten(desk, user_id)
     desk.load()
     assert set(desk.requests()) == {"leads"}

@@ -1,0 +1,98 @@
+"""Whether the destination holds what this machine remembers of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import dlt
+from dlt.common import logger
+from dlt.common.configuration.container import Container
+from dlt.common.destination.client import JobClientBase, WithStateSync
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.pipeline import PipelineContext, StateInjectableContext
+from dlt.common.schema.utils import has_table_seen_data
+from dlt.common.utils import uniq_id
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.extract import DltSource
+from dlt.pipeline.state_sync import force_state_extract, load_pipeline_state_from_destination
+
+from leadboxer_source.slice import COVERED
+from leadboxer_source.state import KEY
+
+
+def running_pipeline() -> dlt.Pipeline | None:
+    """Returns the pipeline that runs the source; `None` where somebody just iterates over it."""
+    context = Container()[PipelineContext]
+    pipeline = context.pipeline() if context.is_active() else None
+    return pipeline if isinstance(pipeline, dlt.Pipeline) else None
+
+
+def go_by_destination(source: DltSource, state: Callable[[str], dict[str, Any]]) -> None:
+    """Forgets what this machine remembers and the destination does not hold, so that it is read again.
+
+    A load commits rows and state together, so the destination's state is true of its rows. What dlt keeps on this
+    machine is not, if an older copy of the destination came back, if the pipeline loads to two places in turn, or if a
+    package was dropped; dlt keeps it all the same where it is the newer of the two. And no state tells that a table
+    was dropped.
+
+    Args:
+        source: That runs.
+        state: Gives the state of a resource, to read and to write. What is empty stays so: somebody wants it read
+            again.
+
+    Raises:
+        Exception: Whatever the destination raises where it cannot be read.
+    """
+    pipeline = running_pipeline()
+    remembered = [name for name in COVERED if KEY in state(name)]
+    # what is extracted and waits to be loaded is remembered, and the destination cannot know of it yet
+    if pipeline is None or not remembered or not pipeline.config.restore_from_destination or pipeline.has_pending_data:
+        return
+    with pipeline.destination_client() as client:
+        if not isinstance(client, WithStateSync):
+            return
+        stored = _stored(pipeline, client).get("sources", {}).get(source.name, {}).get("resources", {})
+        differ = [name for name in remembered if state(name)[KEY] != stored.get(name, {}).get(KEY)]
+        lost = _lost_tables(pipeline, client, source, remembered)
+    if differ:
+        logger.warning(
+            f"What dlt remembers of {', '.join(differ)} on this machine is not what is in {pipeline.dataset_name} now; "
+            "what is missing there is read again."
+        )
+    if lost:
+        logger.warning(f"{pipeline.dataset_name} has no {', '.join(lost)} any more; that is read again as a whole.")
+    for name in {*differ, *lost}:
+        del state(name)[KEY]
+        if name not in lost and KEY in stored.get(name, {}):
+            state(name)[KEY] = stored[name][KEY]
+    if differ:
+        # or dlt would not store a state that ends as the one here began
+        force_state_extract(Container()[StateInjectableContext].state)
+    for name in lost:
+        # only a schema that the destination does not know yet makes dlt look for tables to create
+        source.schema.update_table(cast(Any, {"name": _table(source, name), "columns": {}, "x-made-again": uniq_id()}))
+
+
+def _stored(pipeline: dlt.Pipeline, client: WithStateSync) -> dict[str, Any]:
+    """The newest state that was loaded with this pipeline; empty if none was."""
+    try:
+        return dict(load_pipeline_state_from_destination(pipeline.pipeline_name, client) or {})
+    except DestinationUndefinedEntity:
+        return {}
+
+
+def _lost_tables(
+    pipeline: dlt.Pipeline, client: JobClientBase | WithStateSync, source: DltSource, names: list[str]
+) -> list[str]:
+    """Resources whose rows were loaded to a table that is not there."""
+    if source.name not in pipeline.schemas or not isinstance(client, SqlJobClientBase):
+        return []
+    tables = pipeline.schemas[source.name].tables
+    filled = {_table(source, name): name for name in names}
+    filled = {table: name for table, name in filled.items() if table in tables and has_table_seen_data(tables[table])}
+    return [filled[table] for table, columns in client.get_storage_tables(filled) if not columns]
+
+
+def _table(source: DltSource, name: str) -> str:
+    return source.schema.naming.normalize_table_identifier(name)
