@@ -74,6 +74,16 @@ def go_by_destination(source: DltSource, state: Callable[[str], dict[str, Any]])
         source.schema.update_table(cast(Any, {"name": _table(source, name), "columns": {}, "x-made-again": uniq_id()}))
 
 
+def loaded_state(pipeline: dlt.Pipeline) -> dict[str, Any]:
+    """Returns a pipeline's state as the destination holds it; empty if nothing was loaded there with this pipeline.
+
+    Raises:
+        Exception: Whatever the destination raises where it cannot be read.
+    """
+    with pipeline.destination_client() as client:
+        return _stored(pipeline, client) if isinstance(client, WithStateSync) else dict(pipeline.state)
+
+
 def _stored(pipeline: dlt.Pipeline, client: WithStateSync) -> dict[str, Any]:
     """The newest state that was loaded with this pipeline; empty if none was."""
     try:

@@ -25,6 +25,7 @@ from leadboxer_source.coverage import Stretch, holes
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import alone, is_held
 from leadboxer_source.sandbox import World
+from tests import destinations
 from tests.conftest import Desk
 from tests.test_bad_input import is_documented
 
@@ -247,6 +248,34 @@ def test_a_lost_working_folder_is_no_loss(account: Desk, capsys: pytest.CaptureF
     assert after["runs"] == before["runs"]
 
 
+@pytest.mark.parametrize("what", ["file", "dataset"])
+def test_what_was_taken_away_is_not_told_as_covered(
+    account: Desk, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    assert load("--max-requests", "40") == 3
+    if what == "file":
+        destinations.let_go()
+        (account.folder / "desk.duckdb").unlink()
+    else:
+        account.rows("DROP SCHEMA lb CASCADE")
+    assert status(capsys)["scopes"] == []
+    assert " %" not in shown(capsys)
+    assert "the next one begins anew" in shown(capsys)
+
+
+def test_an_older_copy_is_told_as_what_it_is(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--max-requests", "40") == 3
+    before = status(capsys)["scopes"]
+    destinations.let_go()
+    shutil.copy(account.folder / "desk.duckdb", account.folder / "copy")
+    assert load() == 0
+    shutil.copy(account.folder / "copy", account.folder / "desk.duckdb")
+    assert status(capsys)["scopes"] == before
+    capsys.readouterr()
+    assert main(["plan", *PLACE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["estimates"][0]["requests"]["events"] > 10, "the rest is not loaded"
+
+
 def test_after_a_load_it_shows_the_plan_beside_what_it_took(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *PLACE]) == 0
     assert load("--max-requests", "40") == 3
@@ -315,7 +344,7 @@ def test_a_run_that_kept_nothing_is_not_taken_for_another_pipelines(
 ) -> None:
     monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", "wrong")
     assert load() == 5
-    assert "No run of this pipeline has kept anything yet." in shown(capsys)
+    assert "Nothing that a run of this pipeline has read is here; the next one begins anew." in shown(capsys)
     assert "another name" not in shown(capsys)
 
 

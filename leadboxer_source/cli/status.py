@@ -30,6 +30,7 @@ from leadboxer_source.cli.picture import (
     share,
 )
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
+from leadboxer_source.destination import loaded_state
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import is_held
 from leadboxer_source.plan import Plan
@@ -76,7 +77,7 @@ def command(*, as_json: bool, **options: Any) -> None:
     running = unended if is_busy else None
     # whoever opens a DuckDB file keeps a load from writing it
     looks_there = not is_busy and not place.is_missing
-    scopes = scopes_of(_state(pipeline, looks_there=looks_there), kept, int(now * 1000))
+    scopes = scopes_of({} if place.is_missing else _state(pipeline, looks_there=looks_there), kept, int(now * 1000))
     loaded = _loaded_runs(pipeline) if looks_there else []
     runs = loaded or [_told_run(run) for run in kept.get("runs", [])]
     plan = journal.plan()
@@ -136,7 +137,7 @@ def show(
     if not scopes and not runs and not running:
         console.print("Nothing is loaded yet; `leadboxer plan` tells what it would take, `leadboxer sync` begins.")
     elif not scopes:
-        console.print("No run of this pipeline has kept anything yet.\n")
+        console.print("Nothing that a run of this pipeline has read is here; the next one begins anew.\n")
     for scope in scopes:
         _show_scope(console, scope)
     if runs:
@@ -295,13 +296,17 @@ def as_dict(
 
 
 def _state(pipeline: dlt.Pipeline, *, looks_there: bool) -> Mapping[str, Any]:
-    """The pipeline's state: what is on this machine, else what the destination keeps.
+    """The pipeline's state: what the destination keeps, else what is on this machine.
 
     Raises:
         Exception: Whatever the destination raises where it cannot be read: it may well hold something.
     """
-    if looks_there and not pipeline.state.get("sources"):
-        pipeline.sync_destination()
+    if looks_there:
+        try:
+            return loaded_state(pipeline)
+        except Exception:
+            if not pipeline.state.get("sources"):
+                raise
     state: Mapping[str, Any] = pipeline.state
     return state
 
