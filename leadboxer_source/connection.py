@@ -18,6 +18,7 @@ class Traffic(Protocol):
 
     requests: Counter[str]
     refusals: Counter[str]
+    failing: dict[str, str]
 
     @property
     def waited_seconds(self) -> Mapping[str, float]:

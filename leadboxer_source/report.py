@@ -37,6 +37,7 @@ class Report:
         refusals: Requests answered 429, by endpoint.
         waited_seconds: Seconds in which requests waited for quota, by endpoint; several that wait at once count once.
         waiting_until: Epoch seconds until which the quota holds requests back; in the past if it does not.
+        failing: Why requests are being sent again, by endpoint; empty while all are answered.
         since_ms: From when on users are wanted, epoch milliseconds.
         until_ms: Up to when this run claims, epoch milliseconds; 0 if it claims nothing.
         covered: What every selected resource covers; when it ended, claims of this run included.
@@ -62,6 +63,7 @@ class Report:
     refusals: dict[str, int] = field(default_factory=dict)
     waited_seconds: dict[str, float] = field(default_factory=dict)
     waiting_until: float = 0.0
+    failing: dict[str, str] = field(default_factory=dict)
     since_ms: int = 0
     until_ms: int = 0
     covered: Coverage = field(default_factory=list)

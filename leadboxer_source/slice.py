@@ -437,6 +437,7 @@ class Slice:
         report.requests, report.refusals = dict(traffic.requests), dict(traffic.refusals)
         report.waited_seconds = dict(traffic.waited_seconds)
         report.waiting_until = self._connection.waiting_until()
+        report.failing = dict(traffic.failing)
         report.asked, report.loaded, report.gone = dict(children.asked), dict(children.loaded), children.gone
         report.set_aside = self._left_out()
         report.staged, report.owed = self._staged, children.owed_requests()

@@ -88,6 +88,7 @@ class Transport:
     def __init__(self, config: Settings, clock: Clock | None = None) -> None:
         self.requests: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
+        self.failing: dict[str, str] = {}
         self.clock = clock or SystemClock()
         self.stop = threading.Event()
         self._config = config
@@ -109,6 +110,7 @@ class Transport:
             retry=retry_if_exception_type(_Failed),
             stop=self._is_last,
             wait=_back_off,
+            before_sleep=self._note_failure,
             sleep=lambda seconds: self.clock.sleep(seconds, self.stop),
             reraise=True,
         )
@@ -171,6 +173,11 @@ class Transport:
         allowed = settings.ATTEMPTS if self._answered else settings.FIRST_ATTEMPTS
         return self.stop.is_set() or attempt.attempt_number >= allowed
 
+    def _note_failure(self, attempt: RetryCallState) -> None:
+        endpoint, failure = attempt.args[0], attempt.outcome and attempt.outcome.exception()
+        self.failing[endpoint] = str(failure)
+        self.pace(endpoint).on_wait()
+
     def _attempt(self, endpoint: str, path: str, params: Mapping[str, str | int]) -> Reply:
         """One attempt; a 429 is waited out inside it, because waiting for quota is no failure."""
         pace, refused = self.pace(endpoint), 0
@@ -181,7 +188,9 @@ class Transport:
                 self.requests[endpoint] += 1
                 self.refusals[endpoint] += response.status_code == 429
             if response.status_code != 429:
-                return self._read(response, path)
+                reply = self._read(response, path)
+                self.failing.pop(endpoint, None)
+                return reply
             refused += 1
             self._wait_as_told(pace, response, path, refused)
 

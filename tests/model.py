@@ -167,6 +167,7 @@ class _Traffic:
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
+        self.failing: dict[str, str] = {}
         self.waited_seconds: defaultdict[str, float] = defaultdict(float)
 
 

@@ -85,6 +85,18 @@ def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
     assert describe(one, 1, NOW_MS / 1000).startswith("slice 1: 1 user, 1 session, 700 events, 1 request, ")
 
 
+def test_an_outage_is_told_while_requests_are_sent_again() -> None:
+    failing = {"leads": "status 503", "events": "time-out"}
+    line = describe(report(failing=failing, waiting_until=NOW_MS / 1000 + 41), 3, NOW_MS / 1000)
+    assert "LeadBoxer does not answer (events: time-out, listing: status 503), trying again" in line
+    assert "waiting" not in line
+    assert "to go" not in line, "nobody knows"
+    progress = Progress(console=Console(width=100, file=io.StringIO()))
+    progress(report(failing=failing))
+    assert "trying again" in _drawn(progress)
+    assert "answer" not in describe(report(stopped="closed", failing=failing), 3, NOW_MS / 1000)
+
+
 def planned(**told: Any) -> Plan:
     """100 users, and 300 visits of theirs, in each of the hundred days."""
     days = [Stretch(NOW_MS - (day + 1) * DAY_MS, NOW_MS - day * DAY_MS) for day in range(100)]
@@ -206,6 +218,18 @@ def test_a_listing_that_waits_for_quota_says_so(desk: Desk) -> None:
 
     desk.pipeline().run(desk.source(rate_limit="2/minute", watch=watch, max_requests=1, chunk_size=1))
     assert len(waits) >= 2, "nobody polls the head while it lists"
+
+
+@pytest.mark.parametrize(("endpoint", "times"), [("leads", 2), ("sessions", 20), ("events", 20)])
+def test_a_load_tells_of_an_outage_until_it_is_over(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, endpoint: str, times: int
+) -> None:
+    monkeypatch.setattr("leadboxer_source.slice._TELL_SECONDS", 0.0)
+    desk.server.faults.fail_next(endpoint, "503_empty", times=times)
+    told: list[dict[str, str]] = []
+    desk.pipeline().run(desk.source(watch=lambda report: told.append(dict(report.failing))))
+    assert {endpoint: "status 503"} in told
+    assert told[-1] == {}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

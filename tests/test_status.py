@@ -199,6 +199,10 @@ def test_it_shows_the_load_that_is_under_way(capsys: pytest.CaptureFixture[str])
         assert status(capsys)["running"]["handed"] == 17
     assert "has begun 17 users with 19 requests" in text
     assert "It waits for quota for " in text
+    going_on.failing = {"events": "time-out"}
+    with alone(pipeline):
+        Journal(pipeline.working_dir).note(going_on)
+        assert "LeadBoxer does not answer (events: time-out), trying again." in shown(capsys)
     Journal(pipeline.working_dir).close()
     assert "under way" not in shown(capsys)
 

@@ -390,6 +390,13 @@ class TestFailures:
             line.get()
         assert len(line.wire.sent) == 1 + settings.ATTEMPTS
 
+    def test_why_it_is_sent_again_is_told_until_it_is_answered(self) -> None:
+        line, told = Line(503, 500, 200), []
+        line.transport.pace("leads").on_wait = lambda: told.append(dict(line.transport.failing))
+        line.get()
+        assert told == [{"leads": "status 503"}, {"leads": "status 500"}]
+        assert line.transport.failing == {}
+
     def test_the_waits_between_grow_with_some_jitter(self) -> None:
         line = Line(200, *[500] * 99)
         line.get()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -145,8 +145,8 @@ def describe(report: Report | None, slice_number: int, now: float | None = None,
     told = [_counts(report, work), many(sum(report.requests.values()), "request")]
     if report.set_aside:
         told.append(f"{report.set_aside} set aside")
-    if not report.stopped and (waits := waiting(report, now)):
-        told.append(waits)
+    if not report.stopped and (held := trouble(report.failing) or waiting(report, now)):
+        told.append(held)
     if report.stopped == "closed":
         told.append("not kept")
     else:
@@ -214,6 +214,16 @@ def stopping(report: Report | None, until: float) -> str:
     return f"Stopping: {told}.\nCtrl-C again stops at once and loses this slice."
 
 
+def trouble(failing: Mapping[str, str]) -> str:
+    """Says that LeadBoxer does not answer as it should, and why; empty if it does.
+
+    Args:
+        failing: As in a report.
+    """
+    told = ", ".join(f"{LISTING if name == 'leads' else name}: {reason}" for name, reason in sorted(failing.items()))
+    return f"LeadBoxer does not answer ({told}), trying again" if told else ""
+
+
 def waiting(report: Report, now: float) -> str:
     """Says until when the quota holds requests back; empty if it does not."""
     wait = report.waiting_until - now
@@ -225,7 +235,9 @@ def _doing(report: Report | None, now: float) -> str:
         return "starting"
     if report.stopped == "closed":
         return "stopping at once: this slice is not kept"
-    return "loading what was read" if report.stopped else waiting(report, now) or "reading"
+    if report.stopped:
+        return "loading what was read"
+    return trouble(report.failing) or waiting(report, now) or "reading"
 
 
 class Work(NamedTuple):
@@ -284,7 +296,7 @@ class Work(NamedTuple):
             known_sessions,
             plan is not None,
             None if done is None else max(0.0, min(done, 0.999)),
-            None if report.stopping else seconds,
+            None if report.stopping or report.failing else seconds,
             plan is None and unlisted >= _LITTLE,
         )
 

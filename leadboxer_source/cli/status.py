@@ -29,6 +29,7 @@ from leadboxer_source.cli.picture import (
     percent,
     share,
 )
+from leadboxer_source.cli.progress import trouble
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
 from leadboxer_source.destination import loaded_state
 from leadboxer_source.journal import Journal
@@ -148,7 +149,9 @@ def show(
         doing = "is writing what it read" if running["stopped"] else f"has begun {many(running['handed'], 'user')}"
         requests = many(sum(running["requests"].values()), "request")
         console.print(f"\nA load is under way: its slice of {began} {doing} with {requests}.")
-        if not running["stopped"] and running["waiting_until"] > now + 1:
+        if not running["stopped"] and (told := trouble(running.get("failing", {}))):
+            console.print(f"{told}.")
+        elif not running["stopped"] and running["waiting_until"] > now + 1:
             console.print(f"It waits for quota for {lasting(running['waiting_until'] - now)}.")
 
 
