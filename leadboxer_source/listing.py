@@ -154,12 +154,10 @@ class Lister:
     """Drains windows; remembers what it learned of the API's page size.
 
     Attributes:
-        nameless: Records that came without an id, and were left out.
         user_ids: Every id that was listed, as itself.
     """
 
     def __init__(self, api: Api, clock: Clock) -> None:
-        self.nameless = 0
         self._api = api
         self._clock = clock
         self._limit = settings.PAGE_LIMIT
@@ -214,7 +212,7 @@ class Lister:
         """Follows the tokens to the end of the list, or to where everything is older than the window."""
         days = days_of(listing.window)
         seen: set[str] = set()
-        in_order, still, repeats = True, True, 0
+        in_order, still, repeats, nameless = True, True, 0, 0
         sizes: list[int] = []
         previous: int | None = None
         token: str | None = None
@@ -222,7 +220,7 @@ class Lister:
             asked_at = self._clock.time()
             page = self._page(days, token, listing)
             users = listing.listed(page.users)
-            self.nameless += len(page.users) - len(users)
+            nameless += len(page.users) - len(users)
             if token is not None and not users and self._clock.time() - asked_at > settings.TOKEN_SECONDS:
                 raise _ChainBroken("the token was too old")
             fresh = [user for user in users if user.user_id not in seen]
@@ -236,11 +234,9 @@ class Lister:
                 previous = last if last is not None else previous
             if in_order and previous is not None and previous < listing.window.lo:
                 break
-            full = len(page.users) >= self._limit
-            if page.total is not None and len(seen) >= page.total and not full:
-                break
             # whoever comes in front pushes the others back, and a page repeats the one before; several in a row end it
             repeats = repeats + 1 if users and not fresh else 0
+            # a total ends nothing: it may count the page only, or no further than so far
             if page.token is None or not users or repeats >= settings.REPEATED_PAGES:
                 if page.total is not None and len(seen) < page.total and not may_be_short:
                     raise _ChainBroken("the list ended before its total")
@@ -248,6 +244,10 @@ class Lister:
             token = page.token
         else:
             raise errors.ListingUnstable("LeadBoxer's listing does not end; tell its support, and us.")
+        if nameless and not seen:
+            raise errors.NotLeadBoxer("LeadBoxer's users have no use_id; upgrade leadboxer-source, or tell us.")
+        if nameless:
+            logger.warning(f"{nameless} users came without use_id and cannot be loaded.")
         self._largest_page = max(self._largest_page, *sizes)
         # a first page smaller than others were was not cut, whatever limit the API applies in silence
         atomic = len(sizes) == 1 or (sizes[0] < self._largest_page and not repeats)

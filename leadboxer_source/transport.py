@@ -216,7 +216,10 @@ class Transport:
         return response
 
     def _wait_as_told(self, pace: Pace, response: requests.Response, path: str, refused: int) -> None:
-        told = told_by(response.headers, _json(response), self.clock.time())
+        server_ms = _date_ms(response.headers.get("Date"))
+        # `rate-limit-reset` is a time of the server's clock; this machine's may be hours wrong
+        now = self.clock.time() if server_ms is None else server_ms / 1000
+        told = told_by(response.headers, _json(response), now)
         if told.rate:
             pace.learn(told.rate)
         wait = told.wait_seconds if told.wait_seconds is not None else 60.0

@@ -76,11 +76,6 @@ def names(listing: Listing) -> list[str]:
     return [user.user_id for user in listing.users()]
 
 
-def full(first: int = 0) -> list[str]:
-    """A page as long as was asked for."""
-    return [f"u{number}@{900_000 - number}" for number in range(first, first + settings.PAGE_LIMIT)]
-
-
 class TestWindows:
     def test_a_window_is_the_newest_whole_days_of_a_hole_and_its_partial_ends(self) -> None:
         hole = Stretch(10 * DAY + 5, 20 * DAY + 7)
@@ -278,14 +273,12 @@ class TestDraining:
         assert names(drain(api)) == ["a", "b"]
         assert len(api.asked) == len(stuck) + 2 * len(longer)
 
-    def test_a_total_that_is_reached_ends_the_list_but_for_a_full_page(self) -> None:
-        api = Pages("ab", "ab", total=2)
-        assert names(drain(api)) == ["a", "b"]
-        assert len(api.asked) == 1
-        assert len(drain(Pages(full(), ["last@1"], END, full(), ["last@1"], END, total=settings.PAGE_LIMIT))) == 501
+    def test_a_total_that_is_reached_ends_no_list(self) -> None:
+        """It may count the page, or no further than so far."""
+        assert names(drain(Pages("ab", "c", END, "ab", "c", END, total=2))) == ["a", "b", "c"]
 
     def test_a_list_that_ends_before_its_total_begins_anew_and_then_is_believed(self) -> None:
-        assert names(drain(Pages("ab", END, "ab", "c", "ab", "c", total=3))) == ["a", "b", "c"]
+        assert names(drain(Pages("ab", END, "ab", "c", END, "ab", "c", END, total=3))) == ["a", "b", "c"]
         short = Pages(*["ab", END] * 4, total=3)
         assert names(drain(short)) == ["a", "b"]
         assert short.tokens == [None, "token 1", None, "token 3", None, "token 5", None, "token 7"]
@@ -305,14 +298,18 @@ class TestDraining:
         lister.drain(WINDOW)
         assert len(api.asked) == 10
 
-    def test_users_without_an_id_are_counted_and_left_out(self) -> None:
-        api = Pages(Page([{"lastEvent": 5}, *users("a"), {"use_id": ""}], None, None, 1))
-        lister = Lister(api, api.clock)
-        assert names(lister.drain(WINDOW)) == ["a"]
-        assert lister.nameless == 2
-        lister = Lister(Pages(Page([{}, *users("a")], "t", None, 1), Page([{}], None, None, 1), "a", END), Clock())
-        lister.drain(WINDOW)
-        assert lister.nameless == 2
+    def test_users_without_an_id_are_told_and_left_out(self, monkeypatch: Any) -> None:
+        told: list[str] = []
+        monkeypatch.setattr("leadboxer_source.listing.logger.warning", told.append)
+        assert names(drain(Pages(Page([{"lastEvent": 5}, *users("a"), {"use_id": ""}], None, None, 1)))) == ["a"]
+        assert told == ["2 users came without use_id and cannot be loaded."]
+        drain(Pages(Page([{}, *users("a")], "t", None, 1), Page([{}], None, None, 1), "a", END))
+        assert told[1:] == told[:1]
+
+    def test_a_list_in_which_nobody_has_an_id_is_not_the_one_we_know(self) -> None:
+        with pytest.raises(errors.NotLeadBoxer, match="use_id"):
+            drain(Pages(Page([{"id": "a"}, {"use_id": None}], None, None, 1)))
+        assert names(drain(Pages(Page([], None, None, 1)))) == []
 
     def test_a_list_that_does_not_end_is_an_error(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(settings, "PAGE_GUARD", 3)

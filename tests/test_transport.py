@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -520,6 +521,12 @@ class TestQuota:
         line = Line(*script)
         line.get()
         return line.clock.slept
+
+    @pytest.mark.parametrize("hours_ahead", [-1, 1])
+    def test_when_it_ends_is_told_by_the_servers_clock(self, hours_ahead: int) -> None:
+        server_s = NOW + 3_600 * hours_ahead
+        refused = 429, {"rate-limit-reset": server_s + 9}, {"Date": formatdate(server_s, usegmt=True)}
+        assert 9 <= sum(self.waits(refused)) < 10
 
     @pytest.mark.parametrize(
         ("body", "told"),
