@@ -77,7 +77,7 @@ test-versions: .venv-3.10/.installed .venv-3.13/.installed ## Run tests on the l
 	.venv-3.13/bin/python -m pytest -n $(WORKERS) -m "not slow and not servers" $(or $(TESTS),$(VERSION_TESTS))
 
 test-slow: $(INSTALLED) ## Run the long searches and full-size loads
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow -o faulthandler_timeout=900 $(TESTS)
 
 mutation: $(INSTALLED) ## Measure how many small bugs the tests of the core find (about 10 minutes)
 	rm -rf mutants
