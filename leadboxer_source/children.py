@@ -19,7 +19,7 @@ from leadboxer_source.client import EVENTS, SESSIONS, Answer, Record
 from leadboxer_source.clock import Clock
 from leadboxer_source.coverage import Stretch, covers
 from leadboxer_source.lanes import Lane
-from leadboxer_source.rows import Row, Shapes, identifier, instant, last_activity_ms
+from leadboxer_source.rows import Row, Shapes, instant, session_activity_ms, session_id_of
 from leadboxer_source.state import NOBODY, Forgotten, SetAside
 
 Rows = list[Row]
@@ -105,6 +105,7 @@ class Children:
         }
         self._again = frozenset(self._retried[SESSIONS])
         self._vanished: set[str] = set()
+        self._gone: set[tuple[str, str]] = set()
         self._owing_users: set[str] = set()
         self._visits: dict[str, int] = {}  # of users who did not answer yet
         self._lost_sessions = 0
@@ -280,7 +281,10 @@ class Children:
             return []
         # a user without sessions cannot be: their sessions have moved to somebody else, as if the user were unknown
         gone = answer.gone or (name == SESSIONS and not answer.records)
-        self.gone += gone
+        # whoever has no session at all is asked again in each look, and has moved nowhere since the first
+        if gone and (name, parent_id) not in self._gone:
+            self._gone.add((name, parent_id))
+            self.gone += 1
         if parent_id in self.set_aside[name] and name in self._settled:
             if gone and name == SESSIONS:
                 self._vanished.add(parent_id)
@@ -330,7 +334,10 @@ class Children:
     def _session_rows(self, user_id: str, records: list[Record]) -> Rows:
         read_at = self._reading.stamp()
         rows = []
-        named = [record for record in records if identifier(record, "session_id")]
+        named = [record for record in records if session_id_of(record)]
+        if nameless := len(records) - len(named):
+            told = f"{nameless} of {len(records)} sessions came without an id and cannot be loaded."
+            self._note_failure(SESSIONS, user_id, told, {"since": self._now_ms(), "attempts": 1})
         # what was set aside lies inside coverage and is owed all the same
         covered = () if user_id in self._again else self._covered_events
         owed = owed_sessions(named, covered, self._trusted(user_id)) if self._with_events else set()
@@ -338,7 +345,7 @@ class Children:
             row = self._shapes.session(record, user_id, read_at)
             if row["user_id"] in self._forgotten:
                 continue  # a merge has given it to somebody who was forgotten
-            session_id, last = row["session_id"], last_activity_ms(record)
+            session_id, last = row["session_id"], session_activity_ms(record)
             unchanged = last is not None and self._asked_at.get(session_id) == last
             if session_id in owed and not unchanged:
                 self._asked_at[session_id] = last
@@ -375,13 +382,14 @@ def owed_sessions(
     """
     newest_loaded: dict[str, int] = {}
     for session in sessions:
-        last, browser = last_activity_ms(session), _browser(str(session["session_id"]))
+        session_id, last = str(session_id_of(session)), session_activity_ms(session)
+        browser = _browser(session_id)
         if last is not None and covers(covered, last) and (trusted is None or browser in trusted):
-            key = browser or str(session["session_id"])
+            key = browser or session_id
             newest_loaded[key] = max(last, newest_loaded.get(key, last))
     owed = set()
     for session in sessions:
-        session_id, last = str(session["session_id"]), last_activity_ms(session)
+        session_id, last = str(session_id_of(session)), session_activity_ms(session)
         if last is None or last > newest_loaded.get(_browser(session_id) or session_id, -1):
             owed.add(session_id)
     return owed

@@ -11,6 +11,7 @@ from datetime import date
 from typing import Any, NamedTuple, Protocol
 
 from leadboxer_source import errors, settings
+from leadboxer_source.rows import session_id_of
 from leadboxer_source.settings import Settings
 from leadboxer_source.transport import Reply, Transport
 
@@ -63,6 +64,7 @@ class Client:
     def __init__(self, transport: Transport, config: Settings) -> None:
         self._transport = transport
         self._site = config.site
+        self._limits: dict[str, tuple[int, ...]] = {SESSIONS: settings.CHILD_LIMITS, EVENTS: settings.CHILD_LIMITS}
         self._filters = {"criteriaDisplayFilter": ";".join(config.display), **dict(config.filters)}
 
     def page(self, days: Days, token: str | None, limit: int) -> Page:
@@ -89,8 +91,15 @@ class Client:
         return Page(users, token_of(reply.body), total_of(reply.body), reply.server_ms)
 
     def sessions(self, user_id: str) -> Answer:
-        """Returns all sessions of a user."""
-        return self._children(SESSIONS, {"leadId": user_id})
+        """Returns all sessions of a user.
+
+        Raises:
+            NotLeadBoxer: None of them has an id.
+        """
+        answer = self._children(SESSIONS, {"leadId": user_id})
+        if answer.records and not any(map(session_id_of, answer.records)):
+            raise errors.NotLeadBoxer("LeadBoxer's sessions have no session_id; upgrade leadboxer-source, or tell us.")
+        return answer
 
     def events(self, session_id: str) -> Answer:
         """Returns all events of a session."""
@@ -98,14 +107,30 @@ class Client:
 
     def _children(self, endpoint: str, parent: Mapping[str, str]) -> Answer:
         """Asks with a high limit; a full answer may be cut, so it is asked for once more with a higher one."""
-        limit = settings.CHILD_LIMIT
-        records = self._records(endpoint, parent, limit)
+        limit, records = self._taken(endpoint, parent)
         if records is not None and len(records) >= limit:
-            limit *= settings.CHILD_LIMIT_FACTOR
-            records = self._records(endpoint, parent, limit)
+            try:
+                more = self._records(endpoint, parent, limit * settings.CHILD_LIMIT_FACTOR)
+            except errors.RequestRefused:
+                return Answer(records, truncated=True)  # the API takes no higher limit
+            limit, records = limit * settings.CHILD_LIMIT_FACTOR, more
         if records is None:
             return Answer([], gone=True)
         return Answer(records, truncated=len(records) >= limit)
+
+    def _taken(self, endpoint: str, parent: Mapping[str, str]) -> tuple[int, list[Record] | None]:
+        """The records under the highest limit that the API takes, and that limit; once known, it is kept to."""
+        limits = self._limits[endpoint]
+        for limit in limits:
+            try:
+                records = self._records(endpoint, parent, limit)
+            except errors.RequestRefused as refusal:
+                if refusal.status != 400 or limit == limits[-1]:
+                    raise
+            else:
+                self._limits[endpoint] = (limit,)
+                return limit, records
+        raise AssertionError("there is a limit to ask for")
 
     def _records(self, endpoint: str, parent: Mapping[str, str], limit: int) -> list[Record] | None:
         """The records, or `None` if the API does not know the parent (merged away, or expired)."""

@@ -71,6 +71,22 @@ def identifier(record: Record, name: str) -> str | None:
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "" else None
 
 
+def session_id_of(session: Record) -> str | None:
+    """Returns a session's id, or `None` where it has none; a user's record calls it `last_session_id`."""
+    return identifier(session, "session_id") or identifier(session, "last_session_id")
+
+
+def session_activity_ms(session: Record) -> int | None:
+    """Returns the time of a session's last event in epoch milliseconds, or `None` if it is not known.
+
+    `eventUnixTimestamp` alone may be the time of the first one, with which the ids of a browser's sessions begin.
+    """
+    last = last_activity_ms(session)
+    is_start = (session_id_of(session) or "").partition(".")[0] == str(last)
+    is_alone = not any(session.get(name) for name in _LAST_ACTIVITY[:-1])
+    return None if is_start and is_alone else last
+
+
 def _integer(value: Any) -> int:
     if isinstance(value, bool):
         raise Misfit

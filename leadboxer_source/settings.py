@@ -57,8 +57,9 @@ LISTING_RESTARTS = 5
 WINDOW_USERS = 10_000
 """Users a window should hold. Larger ones make a restart dear, smaller ones pay for the overlap too often."""
 
-CHILD_LIMIT = 1_000
-"""Rows asked for in one answer of sessions or events, which have no pages. A full answer may have been cut."""
+CHILD_LIMITS = (1_000, 500, 100, 50)
+"""Rows asked for in one answer of sessions or events, which have no pages: the first that the API takes. A full answer
+may have been cut."""
 
 CHILD_LIMIT_FACTOR = 10
 """How much more is asked for when an answer was full."""

@@ -223,7 +223,7 @@ USER_FIELDS: tuple[Field, ...] = (
 )
 
 SESSION_FIELDS: tuple[Field, ...] = (
-    _field("session_id", "session_id", "text", "A visit; `sessionId` of the API."),
+    _field("session_id last_session_id", "session_id", "text", "A visit; `sessionId` of the API."),
     _field("use_id", "user_id", "text", "Its owner; another one once two identities are stitched."),
     _field("session_unix_timestamp last_session_unix_timestamp", "started_at", "timestamp", "Start of the visit."),
     *_TIME,

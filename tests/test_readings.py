@@ -29,7 +29,13 @@ READINGS: list[dict[str, Any]] = [
     {"children_envelope": "legacy"},
     {"children_envelope": "bare"},
     {"children_order": "oldest"},
+    {"show_total": True, "max_limit": 5, "total_counts": "page"},
+    {"show_total": True, "max_limit": 7, "total_ceiling": 14},
     {"session_times": "start_only"},
+    {"session_times": "start_as_event"},
+    {"session_id_name": "last_session_id"},
+    {"children_max_limit": 500},
+    {"children_max_limit": 60},
     {"unknown_lead": "empty", "merged_lead": "winner"},
     {"compressed": True},
 ]
@@ -79,17 +85,51 @@ def test_a_list_that_shifts_while_it_is_paged_loses_nobody(desk: Desk, page_size
     desk.assert_equal_to_truth()
 
 
+def test_a_limit_that_the_api_takes_is_found_once(desk: Desk) -> None:
+    desk.reading(children_max_limit=100).load()
+    limits = [request.params["limit"] for request in desk.server.requests if request.endpoint == "events"]
+    assert set(limits) == {"1000", "500", "100"}
+    assert set(limits[20:]) == {"100"}
+
+
+def test_rows_that_were_read_are_kept_if_a_higher_limit_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMITS", (4, 2))
+    desk.reading(children_max_limit=2).load()
+    told = desk.rows(
+        "SELECT count(*) FROM load_failures WHERE resource = 'sessions' AND reason LIKE '%no more than 2%'"
+    )
+    assert told > [(0,)]
+    assert desk.rows("SELECT max(n) FROM (SELECT count(*) AS n FROM sessions GROUP BY user_id)") == [(2,)]
+
+
+def test_sessions_without_an_id_are_told(desk: Desk) -> None:
+    user = max(desk.world.user_ids(), key=lambda user: len(desk.world.session_records(user) or ()))
+    sessions = desk.world.session_records
+
+    def records(user_id: str) -> list[dict[str, Any]] | None:
+        found = sessions(user_id)
+        if user_id == user and found:
+            del found[0]["session_id"]
+        return found
+
+    desk.world.session_records = records  # type: ignore[method-assign]  # the world is data here
+    desk.load()
+    told = desk.rows(f"SELECT reason FROM load_failures WHERE id = '{user}'")
+    assert "1 of " in str(told)
+    assert "came without an id" in str(told)
+
+
 def test_an_answer_that_is_full_is_asked_for_again_with_a_higher_limit(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMIT", 2)
+    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMITS", (2,))
     desk.load()
     desk.assert_equal_to_truth()
     assert not desk.has("load_failures")
 
 
 def test_an_answer_that_stays_full_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMIT", 1)
+    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMITS", (1,))
     monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMIT_FACTOR", 2)
     desk.load()
     told = desk.rows("SELECT DISTINCT resource FROM load_failures ORDER BY 1")

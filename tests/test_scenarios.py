@@ -226,3 +226,29 @@ def test_who_matches_a_filter_only_later_comes_with_all_they_did_before(
     assert desk.load(display="person").complete
     loaded = "SELECT count(*) FROM events WHERE session_id IN (SELECT session_id FROM sessions WHERE user_id = '{}')"
     assert desk.rows(loaded.format(visitor)) == [(9,)]
+
+
+def test_who_has_no_session_keeps_nobody_from_being_claimed(desk: Desk) -> None:
+    imported = desk.world.add_user(desk.now_ms - 60_000)
+    sessions = desk.world.session_records
+
+    def records(user_id: str) -> list[dict[str, Any]] | None:
+        return [] if user_id == imported else sessions(user_id)
+
+    desk.world.session_records = records  # type: ignore[method-assign]  # the world is data here
+    assert desk.load().complete
+    desk.clock.advance(900)
+    assert desk.load().complete
+    assert desk.requests()["events"] == 0, "all was claimed"
+    assert desk.requests()["leads"] <= 3
+
+
+def test_a_session_that_tells_its_start_alone_is_read_on_when_it_goes_on(desk: Desk) -> None:
+    desk.reading(session_times="start_as_event")
+    user = desk.world.add_user(desk.now_ms - 400_000)
+    desk.load_until_done()
+    desk.clock.advance(600)
+    desk.world.continue_session(user, desk.now_ms)
+    desk.clock.advance(600)
+    desk.load_until_done()
+    desk.assert_equal_to_truth()

@@ -12,7 +12,9 @@ class Profile:
 
     Attributes:
         envelope: Shape of a page of leads: `data`; the old `resultsList`; or `data` with the token under `meta`.
-        show_total: Whether the v1 envelope gives the number of leads of the whole listing.
+        show_total: Whether the v1 envelope gives a number of leads.
+        total_counts: Whether that number is of the whole listing or of the page.
+        total_ceiling: The number beyond which leads are not counted.
         end_of_list: What stands for the token after the last page: still a token, no key, null or an empty text.
         token_style: A new token on each page, or the same one all along with the position kept by the server.
         token_reuse: Whether a token that was used may be used again.
@@ -29,7 +31,9 @@ class Profile:
         children_envelope: Shape of sessions and events: `data`; the old one with `responseCode`; or a bare list.
         children_order: Order of sessions and events.
         children_cap: A limit on sessions and events that is applied in silence.
-        session_times: Whether sessions tell their last activity or only their start.
+        children_max_limit: The largest limit on sessions and events that is not refused.
+        session_times: Whether sessions tell their last activity; only their start; or their start as an event's time.
+        session_id_name: What sessions call their id.
         detail_envelope: Whether a lead's detail is the lead or a list that holds it.
         unknown_lead: The answer to an unknown lead or session.
         merged_lead: The answer to a lead that was merged into another.
@@ -40,6 +44,8 @@ class Profile:
 
     envelope: Literal["v1", "legacy", "nested"] = "v1"
     show_total: bool = False
+    total_counts: Literal["listing", "page"] = "listing"
+    total_ceiling: int | None = None
     end_of_list: Literal["token", "absent", "null", "empty"] = "token"
     token_style: Literal["changing", "constant"] = "changing"
     token_reuse: Literal["single_use", "reusable"] = "single_use"
@@ -56,7 +62,9 @@ class Profile:
     children_envelope: Literal["v1", "legacy", "bare"] = "v1"
     children_order: Literal["newest", "oldest"] = "newest"
     children_cap: int | None = None
-    session_times: Literal["full", "start_only"] = "full"
+    children_max_limit: int | None = None
+    session_times: Literal["full", "start_only", "start_as_event"] = "full"
+    session_id_name: Literal["session_id", "last_session_id"] = "session_id"
     detail_envelope: Literal["flat", "wrapped"] = "flat"
     unknown_lead: Literal["404", "empty"] = "404"
     merged_lead: Literal["404", "empty", "winner"] = "404"

@@ -361,7 +361,9 @@ class Sandbox:
         if not ended or profile.end_of_list == "token":
             token = self._issue(listing, listing.position + len(page), now)
         users = [world.user_record(user_id, now_ms) for user_id in page if world.has_user(user_id)]
-        return _json(200, self._enveloped(users, token, len(ids), world.site))
+        total = len(page) if self.profile.total_counts == "page" else len(ids)
+        total = min(total, self.profile.total_ceiling or total)
+        return _json(200, self._enveloped(users, token, total, world.site))
 
     def _is_alive(self, listing: _Listing, now: float) -> bool:
         spent = listing.used and self.profile.token_reuse == "single_use" and self.profile.token_style == "changing"
@@ -419,6 +421,8 @@ class Sandbox:
     def _children(self, world: World, endpoint: str, params: dict[str, str], path: str) -> Answer:
         profile = self.profile
         limit = _number(params["limit"], "limit")
+        if limit > (profile.children_max_limit or limit):
+            raise Malformed("Parameter 'limit' is too large")
         if endpoint == "sessions":
             lead_id = params["leadId"]
             found = world.session_records(lead_id)
@@ -436,9 +440,8 @@ class Sandbox:
         if profile.children_order == "oldest":
             found = found[::-1]
         found = found[: min(limit, profile.children_cap or limit)]
-        if endpoint == "sessions" and profile.session_times == "start_only":
-            hidden = {"lastEvent", "eventEsTimestamp", "eventUnixTimestamp"}
-            found = [{name: value for name, value in record.items() if name not in hidden} for record in found]
+        if endpoint == "sessions":
+            found = [_told_session(record, profile) for record in found]
         if profile.children_envelope == "bare":
             return _json(200, found)
         if profile.children_envelope == "legacy":
@@ -459,6 +462,17 @@ class Sandbox:
         found = query.read({"criteriaTimeFilter": "eventEsTimestamp|lessthan|366", **params}, self.profile, now)
         rows = ["use_id,lastEvent", *(f"{id_},{world.last_ms(id_)}" for id_ in found.run(world, int(now * 1000)))]
         return Answer(200, "\n".join(rows[:2_501]).encode(), {"Content-Type": "text/csv"})
+
+
+def _told_session(record: Record, profile: Profile) -> Record:
+    """A session as the profile has it told."""
+    hidden = set() if profile.session_times == "full" else {"lastEvent", "eventEsTimestamp", "eventUnixTimestamp"}
+    told = {name: value for name, value in record.items() if name not in hidden}
+    if profile.session_times == "start_as_event":
+        told["eventUnixTimestamp"] = told.pop("session_unix_timestamp")
+    if profile.session_id_name != "session_id":
+        told[profile.session_id_name] = told.pop("session_id")
+    return told
 
 
 def _winner(world: World, lead_id: str) -> str:
