@@ -84,6 +84,20 @@ def loaded_state(pipeline: dlt.Pipeline) -> dict[str, Any]:
         return _stored(pipeline, client) if isinstance(client, WithStateSync) else dict(pipeline.state)
 
 
+def states_there(pipeline: dlt.Pipeline) -> dict[str, dict[str, Any]]:
+    """Returns the state of each pipeline that loaded to the same dataset, by its name; none where there is no SQL.
+
+    Raises:
+        Exception: Whatever the destination raises where it cannot be read.
+    """
+    with pipeline.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase):
+            return {}
+        table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
+        rows = client.sql_client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {table}")  # noqa: S608 - dlt's own
+        return {name: dict(load_pipeline_state_from_destination(name, client) or {}) for (name,) in rows or ()}
+
+
 def _stored(pipeline: dlt.Pipeline, client: WithStateSync) -> dict[str, Any]:
     """The newest state that was loaded with this pipeline; empty if none was."""
     try:

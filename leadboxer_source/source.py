@@ -65,8 +65,8 @@ def leadboxer_source(
         site: Dataset id, 32 hexadecimal digits.
         api_key: From the LeadBoxer App: Integrations, Data, API key. It is sent in a header and written nowhere.
         base_url: The API's address; https, or http on this machine.
-        start_date: Users last seen since then are loaded (UTC); all that LeadBoxer keeps if not given. It can be moved
-            back later; only the difference is read.
+        start_date: Users last seen since then are loaded (UTC); those of the last 367 days if not given, which is how
+            long LeadBoxer keeps whoever is not written to. It can be moved back later; only the difference is read.
         end_date: Makes the run a one-off: users last seen in `[start_date, end_date)` are read whole, in one run
             however long it takes, and nothing is marked as loaded.
         rate_limit: Requests that each endpoint allows, such as `10/minute`.

@@ -1,4 +1,4 @@
-"""Upkeep of what was loaded: read a stretch of time again, forget a person, find who else loaded it."""
+"""Upkeep of what was loaded: read a stretch of time again, and forget a person."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from typing import Any
 
 import dlt
 from dlt.common.normalizers.naming import NamingConvention
-from dlt.destinations.job_client_impl import SqlJobClientBase, SqlJobClientWithStagingDataset
-from dlt.pipeline.state_sync import load_pipeline_state_from_destination
+from dlt.destinations.job_client_impl import SqlJobClientWithStagingDataset
 
 from leadboxer_source import settings
 from leadboxer_source.configured import configured
 from leadboxer_source.coverage import Stretch, uncover
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.lock import alone
-from leadboxer_source.plan import covered_of
 from leadboxer_source.settings import Settings
 from leadboxer_source.slice import COVERED
 from leadboxer_source.state import FORGOTTEN, Remembered, drop_set_aside, note_forgotten, record, remember
@@ -101,26 +99,6 @@ def forget(pipeline: dlt.Pipeline, user_id: str, **config: Any) -> dict[str, int
                 drop_set_aside(resource, site, {user_id, *sessions})
         _remove_loaded_files(pipeline)
         return _delete(pipeline, site, user_id)
-
-
-def others(pipeline: dlt.Pipeline, scope: str) -> list[str]:
-    """Names the pipelines that have covered some of a scope in the same dataset, if this one never loaded there.
-
-    Args:
-        pipeline: Whose destination is looked into.
-        scope: The dataset and its filters, as in `Settings.scope`.
-    """
-    if pipeline.state.get("sources"):
-        return []
-    with pipeline.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase):
-            return []
-        table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
-        rows = client.sql_client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {table}")  # noqa: S608 - dlt's own
-        states = {name: load_pipeline_state_from_destination(name, client) for (name,) in rows or ()}
-    if pipeline.pipeline_name in states:
-        return []
-    return [name for name, state in states.items() if covered_of(state, scope)]
 
 
 def _configured(config: dict[str, Any]) -> Settings:

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import click
 import dlt
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +29,7 @@ from leadboxer_source.cli.picture import (
 )
 from leadboxer_source.cli.progress import trouble
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
-from leadboxer_source.destination import loaded_state
+from leadboxer_source.destination import loaded_state, states_there
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import is_held
 from leadboxer_source.plan import Plan
@@ -89,7 +87,7 @@ def command(*, as_json: bool, **options: Any) -> None:
             click.echo(f"There is no {place.db}.")
         if loaded and not scopes:
             click.echo("What is here was loaded by a pipeline of another name; see what it covers with")
-            for name in _loaders(pipeline):
+            for name in sorted(name for name, state in states_there(pipeline).items() if scopes_of(state, {}, 0)):
                 click.echo(f"  {place._replace(name=name).command('status')}")
             click.echo()
         whose = f"into {place.dataset}, by any pipeline" if loaded else "of this pipeline"
@@ -312,17 +310,6 @@ def _state(pipeline: dlt.Pipeline, *, looks_there: bool) -> Mapping[str, Any]:
                 raise
     state: Mapping[str, Any] = pipeline.state
     return state
-
-
-def _loaders(pipeline: dlt.Pipeline) -> list[str]:
-    """Names the pipelines that have loaded LeadBoxer into the same dataset."""
-    with suppress(Exception), pipeline.destination_client() as client:
-        assert isinstance(client, SqlJobClientBase)  # noqa: S101 - it had a table of runs
-        table = client.sql_client.make_qualified_table_name(client.schema.state_table_name)
-        rows = client.sql_client.execute_sql(f"SELECT DISTINCT pipeline_name FROM {table}")  # noqa: S608 - dlt's own
-        states = {name: load_pipeline_state_from_destination(name, client) for (name,) in rows or ()}
-        return sorted(name for name, state in states.items() if "leadboxer" in state.get("sources", {}))
-    return []
 
 
 def _loaded_runs(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:

@@ -21,12 +21,12 @@ from leadboxer_source.cli.progress import Progress
 from leadboxer_source.cli.sentences import ignored
 from leadboxer_source.configured import configured
 from leadboxer_source.configured import names as setting_names
+from leadboxer_source.destination import states_there
 from leadboxer_source.journal import Journal
 from leadboxer_source.memory import bound
-from leadboxer_source.plan import Plan
+from leadboxer_source.plan import Plan, covered_of
 from leadboxer_source.report import Report
 from leadboxer_source.sync import is_plannable, sync
-from leadboxer_source.upkeep import others
 
 
 @click.command(epilog="\b\nExample: leadboxer sync --destination duckdb --db leadboxer.duckdb --max-minutes 60")
@@ -149,9 +149,13 @@ class _Stop:
 
 
 def _others(pipeline: dlt.Pipeline, account: dict[str, Any]) -> list[str]:
+    """Names the pipelines that have covered some of this dataset in the same place, if this one never loaded there."""
     with suppress(Exception):  # the load will tell what is wrong
         config = configured(**account)
-        return [] if config.end_ms is not None else others(pipeline, config.scope)  # a one-off goes by no coverage
+        if config.end_ms is None and not pipeline.state.get("sources"):  # a one-off goes by no coverage
+            states = states_there(pipeline)
+            if pipeline.pipeline_name not in states:
+                return [name for name, state in states.items() if covered_of(state, config.scope)]
     return []
 
 
