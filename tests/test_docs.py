@@ -139,7 +139,7 @@ class Clone:
         shutil.copy(ROOT / ".dlt" / "example.secrets.toml", self.folder / ".dlt")
         (self.folder / ".venv").mkdir()
         (self.folder / ".venv" / "bin").symlink_to(self._bin)
-        server.faults.fail_next("events", "400", times=1)  # so that there is a table of failures
+        server.faults.fail_next("events", "400", times=1, after=20)  # so that there is a table of failures
         self.run("sh", "leadboxer sync")
         to_files = "leadboxer sync --destination filesystem --file-format parquet"
         self.run("sh", f"DESTINATION__FILESYSTEM__BUCKET_URL=lake {to_files}")
