@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import dlt
@@ -18,7 +18,7 @@ from dlt.extract import DltSource
 from dlt.pipeline.state_sync import force_state_extract, load_pipeline_state_from_destination
 
 from leadboxer_source.slice import COVERED
-from leadboxer_source.state import KEY
+from leadboxer_source.state import KEY, take_over
 
 
 def running_pipeline() -> dlt.Pipeline | None:
@@ -45,14 +45,16 @@ def go_by_destination(source: DltSource, state: Callable[[str], dict[str, Any]])
         Exception: Whatever the destination raises where it cannot be read.
     """
     pipeline = running_pipeline()
-    remembered = [name for name in COVERED if KEY in state(name)]
+    began = _resources(pipeline.state, source) if pipeline else {}
+    # another source of this run may have gone on from there
+    remembered = [name for name in COVERED if KEY in state(name) and state(name)[KEY] == began.get(name, {}).get(KEY)]
     # what is extracted and waits to be loaded is remembered, and the destination cannot know of it yet
     if pipeline is None or not remembered or not pipeline.config.restore_from_destination or pipeline.has_pending_data:
         return
     with pipeline.destination_client() as client:
         if not isinstance(client, WithStateSync):
             return
-        stored = _stored(pipeline, client).get("sources", {}).get(source.name, {}).get("resources", {})
+        stored = _resources(_stored(pipeline, client), source)
         differ = [name for name in remembered if state(name)[KEY] != stored.get(name, {}).get(KEY)]
         lost = _lost_tables(pipeline, client, source, remembered)
     if differ:
@@ -63,9 +65,7 @@ def go_by_destination(source: DltSource, state: Callable[[str], dict[str, Any]])
     if lost:
         logger.warning(f"{pipeline.dataset_name} has no {', '.join(lost)} any more; that is read again as a whole.")
     for name in {*differ, *lost}:
-        del state(name)[KEY]
-        if name not in lost and KEY in stored.get(name, {}):
-            state(name)[KEY] = stored[name][KEY]
+        take_over(state(name), {} if name in lost else stored.get(name, {}))
     if differ:
         # or dlt would not store a state that ends as the one here began
         force_state_extract(Container()[StateInjectableContext].state)
@@ -80,6 +80,8 @@ def loaded_state(pipeline: dlt.Pipeline) -> dict[str, Any]:
     Raises:
         Exception: Whatever the destination raises where it cannot be read.
     """
+    if not pipeline.config.restore_from_destination:
+        return dict(pipeline.state)
     with pipeline.destination_client() as client:
         return _stored(pipeline, client) if isinstance(client, WithStateSync) else dict(pipeline.state)
 
@@ -104,6 +106,11 @@ def _stored(pipeline: dlt.Pipeline, client: WithStateSync) -> dict[str, Any]:
         return dict(load_pipeline_state_from_destination(pipeline.pipeline_name, client) or {})
     except DestinationUndefinedEntity:
         return {}
+
+
+def _resources(pipeline_state: Mapping[str, Any], source: DltSource) -> dict[str, Any]:
+    resources: dict[str, Any] = pipeline_state.get("sources", {}).get(source.name, {}).get("resources", {})
+    return resources
 
 
 def _lost_tables(

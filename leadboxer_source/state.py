@@ -11,7 +11,7 @@ source's state, so that `refresh="drop_sources"` does not bring them back:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,13 @@ def record(resource_state: dict[str, Any], scope: str, memory: Remembered) -> No
     kept = resource_state.setdefault(KEY, {"scopes": {}})
     kept["version"] = VERSION
     kept["scopes"][scope] = stored
+
+
+def take_over(resource_state: dict[str, Any], stored: Mapping[str, Any]) -> None:
+    """Replaces a resource's memory, of all scopes, by that in another state of it."""
+    resource_state.pop(KEY, None)
+    if KEY in stored:
+        resource_state[KEY] = stored[KEY]
 
 
 def drop_set_aside(resource_state: dict[str, Any], site: str, ids: Iterable[str]) -> None:

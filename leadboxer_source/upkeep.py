@@ -15,11 +15,12 @@ from dlt.destinations.job_client_impl import SqlJobClientWithStagingDataset
 from leadboxer_source import settings
 from leadboxer_source.configured import configured
 from leadboxer_source.coverage import Stretch, uncover
+from leadboxer_source.destination import loaded_state
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.lock import alone
 from leadboxer_source.settings import Settings
 from leadboxer_source.slice import COVERED
-from leadboxer_source.state import FORGOTTEN, Remembered, drop_set_aside, note_forgotten, record, remember
+from leadboxer_source.state import FORGOTTEN, Remembered, drop_set_aside, note_forgotten, record, remember, take_over
 from leadboxer_source.tables import TABLES
 
 _SOURCE = "leadboxer"
@@ -115,8 +116,11 @@ def _edited_state(pipeline: dlt.Pipeline) -> Iterator[Any]:
             f"Nothing was ever loaded from LeadBoxer with the pipeline {pipeline.pipeline_name} into "
             f"{pipeline.dataset_name}: check where it loads to, and its name."
         )
+    stored = loaded_state(pipeline).get("sources", {}).get(_SOURCE, {}).get("resources", {})
     with pipeline.managed_state(extract_state=True) as state:
-        state.setdefault("sources", {})
+        resources = state.setdefault("sources", {}).setdefault(_SOURCE, {}).setdefault("resources", {})
+        for name in COVERED:  # what is remembered here may be of another copy
+            take_over(resources.setdefault(name, {}), stored.get(name, {}))
         yield state
     pipeline.run()
 

@@ -9,8 +9,10 @@ from typing import Any
 import dlt
 import pytest
 
+from leadboxer_source.sandbox import Sandbox, World
+from leadboxer_source.upkeep import resync
 from tests import destinations
-from tests.conftest import Desk
+from tests.conftest import NOW_MS, Desk
 
 
 def places(desk: Desk) -> tuple[Any, Any]:
@@ -33,6 +35,18 @@ def test_what_an_older_copy_of_the_destination_lacks_is_read_again(desk: Desk) -
     desk.assert_equal_to_truth()
     desk.load()
     assert set(desk.requests()) == {"leads"}, "once it is there it is not read again"
+
+
+def test_what_an_older_copy_lacks_is_not_taken_for_read_when_something_else_is_to_be_read_again(desk: Desk) -> None:
+    desk.load(max_requests=20, chunk_size=5)
+    destinations.let_go()
+    shutil.copy(desk.folder / "desk.duckdb", desk.folder / "copy")
+    desk.load_until_done()
+    destinations.let_go()
+    shutil.copy(desk.folder / "copy", desk.folder / "desk.duckdb")
+    resync(desk.pipeline(), "2026-11-18", site=desk.world.site)
+    desk.load_until_done()
+    desk.assert_equal_to_truth()
 
 
 @pytest.mark.parametrize("other", ["duckdb", "parquet"])
@@ -68,6 +82,26 @@ def test_a_package_that_was_dropped_is_not_remembered(desk: Desk) -> None:
     desk.pipeline().abort_packages()
     desk.load_until_done()
     desk.assert_equal_to_truth()
+
+
+def test_two_datasets_in_one_run_are_both_remembered(desk: Desk) -> None:
+    other = World(seed=5, users=15, days=20, now_ms=NOW_MS, site="f" * 32)
+    with Sandbox(other, rate_limit=None, clock=desk.clock.time) as server:
+
+        def sources() -> list[Any]:
+            return [desk.source(), desk.source(site=other.site, base_url=server.url)]
+
+        desk.pipeline().run(sources())
+        desk.clock.advance(3_600)
+        desk.pipeline().run(sources())
+        desk.server.clear_requests()
+        server.clear_requests()
+        desk.pipeline().run(sources())
+        assert {request.endpoint for request in [*desk.server.requests, *server.requests]} == {"leads"}
+        assert len(desk.state()["scopes"]) == 2
+    sites = dict(desk.rows("SELECT site, max(epoch_ms(covered_to)) FROM load_runs GROUP BY 1"))
+    for site, until in sites.items():
+        assert desk.state()["scopes"][site]["covered"][-1][1] == until
 
 
 def test_what_was_extracted_and_waits_is_remembered(desk: Desk) -> None:
