@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ Row = dict[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_MS = 253_402_300_799_999
 _API_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _LAST_ACTIVITY = ("lastEvent", "eventEsTimestamp", "eventUnixTimestamp")
 
 
@@ -104,13 +106,21 @@ def _integer(value: Any) -> int:
 def _double(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise Misfit
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise Misfit
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+        is_same = _to_as_many_digits(number, Decimal(value)) if isinstance(value, str) else number == value
+    except (ValueError, ArithmeticError):
         raise Misfit from None
-    if not math.isfinite(number):
+    if not math.isfinite(number) or not is_same:
         raise Misfit
     return number
+
+
+def _to_as_many_digits(number: float, sent: Decimal) -> bool:
+    """Whether a number, written with as many digits as were sent, is what was sent."""
+    return Decimal(f"{number:.{len(sent.as_tuple().digits) - 1}e}") == sent
 
 
 def _text(value: Any) -> str:
@@ -157,8 +167,15 @@ class _Known(NamedTuple):
     read: Callable[[Any], Any]
 
 
-Fillable = Mapping[str, Callable[[Any], bool]]
-"""The columns of a frozen table, each with what tells whether a value fits its type."""
+Fillable = Callable[[str, Any], Any]
+"""Reads a value for a column that is not declared, or raises `Misfit` if it must not be put there."""
+
+
+def _anything(_: str, value: Any) -> Any:
+    """Any column, and any value in it that is not nested."""
+    if isinstance(value, (dict, list)):
+        raise Misfit
+    return value
 
 
 class Shape:
@@ -188,11 +205,11 @@ class Shape:
         self._taken.update(self._promoted.values())
         self._inferred = lru_cache(maxsize=10_000)(self._inferred_column)
         self._guard = privacy.guard(fields)
-        self._fillable: Fillable | None = None
+        self._fillable: Fillable = _anything
 
-    def freeze(self, columns: Fillable | None) -> None:
-        """Lets unknown fields and promoted properties fill these columns and no others; `None` for any."""
-        self._fillable = columns
+    def fill(self, columns: Fillable | None) -> None:
+        """Lets unknown fields and promoted properties fill these columns; `None` for any."""
+        self._fillable = columns or _anything
 
     def row(self, record: Record) -> Row:
         """Returns the columns of a record and, under `properties`, all that has none."""
@@ -209,14 +226,11 @@ class Shape:
                 self._take(row, ranks, bag, record, name, known)
             elif lower not in DROPPED and lower != "site":
                 column = self._inferred(name)
-                # a whole number that no destination's has room for would block the load
-                is_plain = not isinstance(value, (dict, list)) and not (type(value) is int and abs(value) >= 2**63)
-                if column is None or not is_plain or column in row or not self._may_fill(column, value):
+                says_nothing = value == "" or value is None
+                if column is None or not (says_nothing or self._put(row, column, value)):
                     bag[name] = value
-                elif value != "" and value is not None:
-                    row[column] = value
-                if name in self._promoted and self._may_fill(self._promoted[name], text := as_text(value)):
-                    row[self._promoted[name]] = text
+                if name in self._promoted:
+                    self._put(row, self._promoted[name], as_text(value))
         row["properties"] = bag or None
         return row
 
@@ -245,11 +259,15 @@ class Shape:
         column = snake(name)
         return None if column in self._taken else column
 
-    def _may_fill(self, column: str, value: Any) -> bool:
-        """Whether a column may be made for a value, or is there and takes it."""
-        if self._fillable is None or value is None:
-            return True
-        return column in self._fillable and (value == "" or self._fillable[column](value))
+    def _put(self, row: Row, column: str, value: Any) -> bool:
+        """Fills a column of the row if it is free and takes the value."""
+        if column in row:
+            return False
+        try:
+            row[column] = value if value is None else self._fillable(column, value)
+        except Misfit:
+            return False
+        return True
 
 
 def _promoted(promote: Sequence[str], taken: set[str]) -> dict[str, str]:
@@ -298,11 +316,11 @@ class Shapes:
         # an event keeps its key whatever of it is left out
         self._whole_event = Shape(EVENT_FIELDS, reserved) if privacy.hides else self._event
 
-    def freeze(self, columns: Mapping[str, Fillable]) -> None:
-        """Lets unknown fields become columns of the named tables no more, except the columns given for them."""
-        self._user.freeze(columns.get("users"))
-        self._session.freeze(columns.get("sessions"))
-        self._event.freeze(columns.get("events"))
+    def fill(self, columns: Mapping[str, Fillable]) -> None:
+        """Lets unknown fields and promoted properties of the named tables fill the columns given for them."""
+        self._user.fill(columns.get("users"))
+        self._session.fill(columns.get("sessions"))
+        self._event.fill(columns.get("events"))
 
     def user(self, record: Record, read_at: datetime) -> Row:
         """Returns the row of a user."""

@@ -29,7 +29,12 @@ column.
 Each is loaded with `merge` on its key. `site` is part of every key, so several datasets can share a destination. Times
 are UTC timestamps, ids are text. Custom properties stay together in the JSON column `properties`;
 `promote=["Customer ID"]` gives chosen ones a column. A field that is new, holds a single value, and is named as the API
-names its own, becomes a column of the type that dlt infers. dlt adds `_dlt_load_id` and `_dlt_id` to each row.
+names its own, becomes a column of the type that dlt infers from its first value. dlt adds `_dlt_load_id` and `_dlt_id`
+to each row.
+
+A column takes only what it holds without loss. Any other value is kept in `properties` as it was sent: a text in a
+column of numbers, `"007"` in one of whole numbers, 2^53+1 in one of doubles. So no column is ever split into variants
+(`x__v_text`).
 """
 
 

@@ -25,7 +25,7 @@ class Slices:
         clock: The time, for tests.
         watch: Is told how the runs go.
         connect: Opens a way to the API.
-        prepare: Is called when a run begins; returns which columns frozen tables may fill.
+        prepare: Is called when a run begins; returns what tells which columns a table may fill.
         people: Gives the state that holds who was forgotten.
 
     Raises:
@@ -122,7 +122,7 @@ class Slices:
     def _begin(self, memories: dict[str, Remembered], selected: set[str]) -> Slice:
         self.close()
         forgotten = forgotten_people(self._people(), self._config.site)
-        self._shapes.freeze(self._prepare())
+        self._shapes.fill(self._prepare())
         self._connection = self._connect(self._config, self._clock)
         # a run that nobody finishes gives its threads and files back with its source
         weakref.finalize(self, self._connection.close)

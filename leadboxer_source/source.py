@@ -12,7 +12,7 @@ from dlt.extract import DltResource
 from leadboxer_source import settings
 from leadboxer_source.children import Polled, Rows
 from leadboxer_source.clock import Clock, SystemClock
-from leadboxer_source.contract import frozen_columns
+from leadboxer_source.contract import fillable_columns
 from leadboxer_source.destination import go_by_destination
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import Fillable, property_rows
@@ -119,7 +119,7 @@ def leadboxer_source(
 
     def prepare() -> dict[str, Fillable]:
         suit(dlt.current.source())
-        return frozen_columns(dlt.current.source(), config.promote)
+        return fillable_columns(dlt.current.source(), config.promote)
 
     slices = Slices(config, clock, watch, prepare=prepare, people=lambda: dlt.current.source_state(FORGOTTEN))
 

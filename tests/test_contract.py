@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import dlt
 import pytest
 
+from leadboxer_source.rows import as_text
 from leadboxer_source.sandbox import World
 from tests.conftest import NOW_MS, Desk
 
@@ -32,6 +34,19 @@ class Growing(World):
     def event_records(self, session_id: str) -> list[dict[str, Any]] | None:
         found = super().event_records(session_id)
         return None if found is None else [{**record, **(self.new or {})} for record in found]
+
+
+class Drifting(World):
+    """A dataset in which new fields are of one type with some users and of another with the rest."""
+
+    pairs: tuple[tuple[Any, Any], ...] = ()
+
+    def drift(self, user_id: str) -> dict[str, Any]:
+        number = self.user_ids().index(user_id) % 2
+        return {f"organizationPair{place}": pair[number] for place, pair in enumerate(self.pairs)}
+
+    def user_record(self, user_id: str, now_ms: int) -> dict[str, Any]:
+        return {**super().user_record(user_id, now_ms), **self.drift(user_id)}
 
 
 @pytest.fixture
@@ -231,3 +246,86 @@ def test_a_contract_counts_wherever_dlt_takes_one(growing: Desk, where: str) -> 
     growing.pipeline().run(source.users if where == "users alone" else source, **given)
     assert columns(growing) == before
     assert {"full"} == {bag[FIELD] for bag in bags(growing, "users") if FIELD in bag}
+
+
+PAIRS: tuple[tuple[Any, Any], ...] = (
+    (True, 5),
+    (True, 2.5),
+    (True, "no"),
+    (True, "True"),
+    (TIME, 1000),
+    (TIME, 2**62),
+    (TIME, "1000"),
+    (TIME, "soon"),
+    (TIME, "2026-11-18T11:06:40.123456789Z"),
+    (TIME, "0001-01-01T00:00:00+05:00"),
+    (TIME, "9999-12-31T23:59:59-05:00"),
+    (5, 2.5),
+    (5, 7.0),
+    (5, 1e300),
+    (5, -1e19),
+    (5, 2**63),
+    (5, True),
+    (5, TIME),
+    (5, "7"),
+    (7, "007"),
+    (7, " 7 "),
+    (7, "+7"),
+    (7, "7.0"),
+    (7, "1e3"),
+    (7, str(2**63)),
+    (7, str(10**400)),
+    (1.5, 2**53 + 1),
+    (1.5, 7),
+    (1.5, "2.5"),
+    (1.5, "2.50"),
+    (1.5, "0.1234567890123456789"),
+    (1.5, 1e300),
+    ("x", 5),
+    ("x", True),
+    ("x", 1e300),
+    ("x", TIME),
+    ("007", 7),
+    ("", 7),
+    (None, "no"),
+)
+
+
+def sent_and_held(desk: Desk) -> list[tuple[Any, Any]]:
+    """What the API sent in the fields of the pairs, and what column or bag of each user holds."""
+    assert isinstance(desk.world, Drifting)
+    names = {f"organization_pair{place}": f"organizationPair{place}" for place in range(len(desk.world.pairs))}
+    there = sorted(column for table, column in columns(desk) if table == "users" and column in names)
+    found = []
+    for user_id, properties, *values in desk.rows(f"SELECT user_id, properties, {', '.join(there)} FROM users"):
+        held = {names[column]: value for column, value in zip(there, values, strict=True) if value is not None}
+        bag = {name: value for name, value in json.loads(properties or "{}").items() if name in names.values()}
+        assert not held.keys() & bag.keys()
+        drift = desk.world.drift(user_id)
+        found += [(sent, {**held, **bag}.get(name)) for name, sent in drift.items()]
+    return found
+
+
+def is_as_sent(sent: Any, held: Any) -> bool:
+    """Whether a column holds what was sent: the same number, its text, or the same moment."""
+    if isinstance(held, datetime):
+        return isinstance(sent, str) and datetime.fromisoformat(sent.replace("Z", "+00:00")) == held
+    is_number = not isinstance(sent, (str, bool)) and not isinstance(held, (str, bool))
+    return held == sent if is_number else as_text(held) == as_text(sent)
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["", "turned"])
+def test_no_value_of_another_type_is_bent_into_a_column_that_another_made(desk: Desk, *, turned: bool) -> None:
+    world = Drifting(seed=5, users=9, days=20, now_ms=NOW_MS)
+    world.pairs = tuple(pair[::-1] for pair in PAIRS) if turned else PAIRS
+    desk.with_world(world)
+    for _ in range(2):  # what one load finds in values is what the next one finds in the schema
+        assert desk.load().complete
+        assert len({user for (user,) in desk.rows("SELECT user_id FROM users")}) == len(world.user_ids())
+        wrong = [(sent, held) for sent, held in sent_and_held(desk) if sent != "" and not is_as_sent(sent, held)]
+        assert not wrong
+        assert not [column for _, column in columns(desk) if "__v_" in column]
+        world.pairs = tuple(pair[::-1] for pair in world.pairs)
+        desk.clock.advance(86_400)
+        for user in world.user_ids():
+            world.return_user(user, desk.now_ms - 600_000)
