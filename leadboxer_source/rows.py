@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -333,19 +332,34 @@ class Shapes:
     def events(
         self, records: Iterable[Record], session_id: str, user_id: str | None, read_at: datetime
     ) -> Iterator[Row]:
-        """Yields the rows of a session's events. Equal hits are told apart by their ordinal in the answer."""
-        seen: Counter[bytes] = Counter()
-        for record in records:
+        """Yields the rows of a session's events.
+
+        Equal hits are told apart by their place among equals, in the order in which the server took them and, as an
+        answer may come in any, by all that they carry. None of that is part of the key itself, or an event that
+        changes later would be there twice.
+        """
+        rows: list[Row] = []
+        equals: dict[bytes, list[tuple[datetime, bytes, int]]] = {}
+        for number, record in enumerate(records):
             row = {"site": self.site, "session_id": session_id, "user_id": user_id, **self._event.row(record)}
             whole = row if self._whole_event is self._event else self._whole_event.row(record)
             url = whole.get("original_url") or whole.get("root_url")
             identity = orjson.dumps(
                 [row["session_id"], row.get("event_id"), row.get("occurred_at"), whole.get("title"), url]
             )
-            ordinal = seen[identity]
-            seen[identity] += 1
-            key = hashlib.blake2b(identity + b"#%d" % ordinal, digest_size=16).hexdigest()
-            yield {**row, "event_key": key, "read_at": read_at}
+            equals.setdefault(identity, []).append((whole.get("hit_at") or _EPOCH, _content(record), number))
+            rows.append(row)
+        for identity, found in equals.items():
+            for place, (*_, number) in enumerate(sorted(found)):
+                key = hashlib.blake2b(identity + b"#%d" % place, digest_size=16).hexdigest()
+                rows[number].update(event_key=key, read_at=read_at)
+        yield from rows
+
+
+def _content(record: Record) -> bytes:
+    """All that a record holds, in one order; where two are changed alike, the first difference remains the same."""
+    lasting = {name: value for name, value in record.items() if name.lower() not in DROPPED}
+    return orjson.dumps(lasting, option=orjson.OPT_SORT_KEYS)
 
 
 def property_rows(event: Row) -> Iterator[Row]:

@@ -410,6 +410,21 @@ def test_no_value_of_a_field_is_lost_whatever_came_before_it(there: Any, sent: l
             assert held == value
 
 
+alike = st.fixed_dictionaries(
+    {"event_id": st.sampled_from("12")},
+    optional={"Tag": st.sampled_from("ab") | json_values, "city": words, "prettyLastEvent": words},
+)
+
+
+@given(st.lists(alike, max_size=6).flatmap(lambda sent: st.tuples(st.just(sent), st.permutations(sent))))
+def test_an_answer_makes_the_same_events_in_any_order(answers: tuple[list[Any], list[Any]]) -> None:
+    def made(answer: list[dict[str, Any]]) -> list[str]:
+        rows = Shapes(SITE).events(answer, "3.2", "1.2", READ_AT)
+        return sorted(as_text(row) or "" for row in rows)
+
+    assert made(answers[0]) == made(answers[1])
+
+
 class TestTables:
     @property
     def shapes(self) -> Shapes:
@@ -492,6 +507,23 @@ class TestTables:
 
     def test_each_of_several_equal_hits_has_a_key(self) -> None:
         assert len({row["event_key"] for row in self.events(*[{"event_id": "1"}] * 3)}) == 3
+
+    def test_equal_hits_keep_their_keys_in_any_order_and_whatever_of_them_is_hidden_or_changes_by_itself(self) -> None:
+        sent = [{"event_id": "1", "Tag": tag, "email": tag, "prettyLastEvent": tag} for tag in "abc"]
+        keys = {event["properties"]["Tag"]: event["event_key"] for event in self.events(*sent)}
+        later = [{**record, "prettyLastEvent": "d"} for record in sent[::-1]]
+        assert {event["properties"]["Tag"]: event["event_key"] for event in self.events(*later)} == keys
+        hidden = Shapes(SITE, (), Privacy(exclude=["email", "Tag"])).events(later, "3.2", "1.2", READ_AT)
+        assert [event["event_key"] for event in hidden] == [keys[record["Tag"]] for record in later]
+
+    def test_an_equal_hit_that_is_taken_later_moves_no_key(self) -> None:
+        sent = [{"event_id": "1", "Tag": tag, "hitTimestamp": at} for tag, at in (("c", "5"), ("a", "60"), ("b", "61"))]
+        before, after = self.events(*sent[:2]), self.events(*sent[::-1])
+        assert [row["event_key"] for row in before] == [row["event_key"] for row in after[:0:-1]]
+
+    def test_an_event_keeps_its_key_when_it_changes_unless_another_is_equal(self) -> None:
+        (before,), (after,) = self.events({"event_id": "1"}), self.events({"event_id": "1", "companyName": "A"})
+        assert before["event_key"] == after["event_key"]
 
     def test_what_is_hidden_is_so_in_every_table_and_an_event_keeps_its_key(self) -> None:
         hidden = Shapes(SITE, ["Customer ID"], Privacy(exclude=["title", "original_url", "email", "Customer ID"]))
