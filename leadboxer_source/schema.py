@@ -34,7 +34,7 @@ to each row.
 
 A column takes only what it holds without loss. Any other value is kept in `properties` as it was sent: a text in a
 column of numbers, `"007"` in one of whole numbers, 2^53+1 in one of doubles. So no column is ever split into variants
-(`x__v_text`).
+(`x__v_text`). A whole number beyond 64 bits, which dlt can neither read nor write, becomes the text of its digits.
 """
 
 

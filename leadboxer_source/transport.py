@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -275,16 +276,28 @@ class Transport:
 
 
 _NOT_JSON = object()
+_MANY_DIGITS = re.compile(rb"[:\[,]\s*-?\d{19}")
+_MOST_DIGITS = 20
 
 
 def _json(response: requests.Response) -> Any:
     with suppress(orjson.JSONDecodeError):
-        return orjson.loads(response.content)
+        read = orjson.loads(response.content)
+        if _MANY_DIGITS.search(response.content):
+            with suppress(RecursionError):  # deeper than json goes
+                return json.loads(response.content, parse_int=_whole)
+        return read
     # a text that was cut in the middle of an emoji ends in half of one, which no UTF-8 can hold
     with suppress(ValueError, RecursionError):
-        mended = json.dumps(json.loads(response.content), ensure_ascii=False).encode("utf-8", "replace")
-        return orjson.loads(mended)
+        read = json.loads(response.content, parse_int=_whole)
+        return orjson.loads(json.dumps(read, ensure_ascii=False).encode("utf-8", "replace"))
     return _NOT_JSON
+
+
+def _whole(digits: str) -> int | str:
+    """A whole number; its digits where 64 bits are not enough: orjson would round it, and cannot write it."""
+    number = int(digits) if len(digits) <= _MOST_DIGITS else 2**64
+    return number if -(2**63) <= number < 2**64 else digits
 
 
 def _spoken(error: requests.exceptions.RequestException) -> str:

@@ -595,6 +595,30 @@ def test_half_an_emoji_does_not_spoil_an_answer() -> None:
     }
 
 
+@pytest.mark.parametrize("more", ["", ', "half": "\\ud83d"'], ids=["", "beside half an emoji"])
+def test_a_whole_number_beyond_64_bits_keeps_its_digits(more: str) -> None:
+    digits = {
+        str(number): number if -(2**63) <= number < 2**64 else str(number)
+        for number in (10**18, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**25)
+    }
+    sent = f'{{"all": [{", ".join(digits)}], "in": {{"one" :\n{10**25}}}, "not": [1e25, "{10**25}"]{more}}}'
+    read = Line((200, sent.encode())).get().body
+    assert read["all"] == list(digits.values())
+    assert [type(number) for number in read["all"]] == [type(number) for number in digits.values()]
+    assert (read["in"], read["not"]) == ({"one": str(10**25)}, [1e25, str(10**25)])
+
+
+def test_a_number_that_no_double_has_room_for_does_not_spoil_an_answer() -> None:
+    assert Line((200, b'{"data": [' + b"9" * 5000 + b"]}")).get().body == {"data": ["9" * 5000]}
+
+
+def test_nesting_that_is_too_deep_to_read_again_does_not_spoil_an_answer() -> None:
+    body = Line((200, b"[" * 1000 + b"1" * 25 + b"]" * 1000)).get().body
+    for _ in range(1000):
+        (body,) = body
+    assert body in (float("1" * 25), "1" * 25)
+
+
 def test_what_the_api_says_of_a_person_or_a_key_is_not_repeated() -> None:
     said = {"detail": f"key {KEY} may not read Jane Doe"}
     for path, told in (("leads", " (key ... may not read Jane Doe)"), ("leads/sessions", "")):
