@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timezone
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from dlt.common.data_types import TDataType, coerce_value, py_type_to_sc_type
@@ -19,6 +19,8 @@ from dlt.common.schema import Schema
 from dlt.common.schema.detections import is_iso_timestamp
 from dlt.common.schema.typing import TTableSchemaColumns
 from dlt.common.schema.utils import autodetect_sc_type
+from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
+from dlt.common.storages.load_package import load_package_state
 from dlt.extract import DltSource
 
 from leadboxer_source.rows import READERS, Fillable, Misfit, as_text
@@ -35,12 +37,21 @@ class Columns:
         schema: Tells how dlt names columns and which type it infers.
         kinds: The types of the columns that are there.
         grows: Whether there may be more: a first value makes a column of the type that dlt infers for it.
+        made: Remembers those, until they are there.
     """
 
-    def __init__(self, schema: Schema, kinds: Mapping[str, TDataType], *, grows: bool = True) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        kinds: Mapping[str, TDataType],
+        *,
+        grows: bool = True,
+        made: dict[str, TDataType] | None = None,
+    ) -> None:
         self._schema = schema
-        self._kinds = dict(kinds)
+        self._kinds = kinds
         self._grows = grows
+        self._made = {} if made is None else made
 
     def __call__(self, column: str, value: Any) -> Any:
         """Reads a value for a column.
@@ -49,9 +60,13 @@ class Columns:
             Misfit: The column cannot be, or would not hold the value as it was sent.
         """
         column = self._schema.naming.normalize_identifier(column)
-        kind = self._kinds.get(column) or self._inferred(column, value)
+        if column in self._kinds:
+            return exactly(self._kinds[column], value)
+        kind = self._made.get(column) or self._inferred(column, value)
         read = exactly(kind, value)
-        self._kinds[column] = kind
+        if self._inferred(column, read) != kind:
+            raise Misfit  # dlt makes the column of whichever value it meets first
+        self._made[column] = kind
         return read
 
     def _inferred(self, column: str, value: Any) -> TDataType:
@@ -132,5 +147,14 @@ def fillable_columns(source: DltSource, promote: Iterable[str] = ()) -> dict[str
                 columns.update({named(column): hints for column, hints in promoted.items()})
         kinds = {column: kind for column, hints in columns.items() if (kind := hints.get("data_type")) is not None}
         grows = settings["columns"] == settings["data_type"] == "evolve"
-        found[name] = Columns(source.schema, kinds, grows=grows)
+        found[name] = Columns(source.schema, kinds, grows=grows, made=_made_in_this_load(table))
     return found
+
+
+def _made_in_this_load(table: str) -> dict[str, TDataType]:
+    """The columns that values have made since the load began: sources that one run loads together share a schema."""
+    try:
+        state = cast("dict[str, Any]", load_package_state()["state"])
+    except CurrentLoadPackageStateNotAvailable:
+        return {}  # the rows are read by hand
+    return cast("dict[str, TDataType]", state.setdefault("leadboxer_columns", {}).setdefault(table, {}))

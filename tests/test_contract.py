@@ -329,3 +329,14 @@ def test_no_value_of_another_type_is_bent_into_a_column_that_another_made(desk: 
         desk.clock.advance(86_400)
         for user in world.user_ids():
             world.return_user(user, desk.now_ms - 600_000)
+
+
+@pytest.mark.parametrize("sent", [(True, 5), (5, True)])
+def test_datasets_that_are_loaded_together_share_their_columns(desk: Desk, sent: tuple[Any, Any]) -> None:
+    sites = ("a" * 32, "b" * 32)
+    for site, value in zip(sites, sent, strict=True):
+        world = desk.server.worlds[site] = Growing(seed=5, users=3, days=20, now_ms=NOW_MS, site=site)
+        world.new = {FIELD: value}
+    desk.pipeline().run([desk.source(site=site) for site in sites])
+    found = desk.rows(f"SELECT DISTINCT site, {COLUMN}, properties->>'{FIELD}' FROM users ORDER BY site")
+    assert found == [(sites[0], sent[0], None), (sites[1], None, as_text(sent[1]))]
