@@ -112,9 +112,13 @@ def leave_traces(folder: Path, server: Sandbox, *, failing: bool = False, **sett
         "TMPDIR": str(folder),
     }
     command = [sys.executable, "-c", CHILD, "--debug", "sync", "--db", "canary.duckdb", "--dataset", "lb"]
-    faults = [("sessions", "401", 2), ("leads", "redirect_other_host", 0), ("events", "400", 2)]
+    [session, *_] = world.session_records(world.user_ids()[0]) or []
+    faults = [("sessions", "401", 2), ("leads", "redirect_other_host", 0), ("events", "400", 0)]
     for endpoint, fault, after in faults if failing else faults[-1:]:
-        server.faults.fail_next(endpoint, fault, after=after)
+        if fault == "400":
+            server.faults.poison(session["session_id"], fault)
+        else:
+            server.faults.fail_next(endpoint, fault, after=after)
         with (folder / f"{fault}.out").open("w") as out:
             ended = subprocess.run(
                 command, cwd=folder, env=environment, stdout=out, stderr=out, timeout=120, check=False

@@ -139,8 +139,11 @@ class Clone:
         shutil.copy(ROOT / ".dlt" / "example.secrets.toml", self.folder / ".dlt")
         (self.folder / ".venv").mkdir()
         (self.folder / ".venv" / "bin").symlink_to(self._bin)
-        server.faults.fail_next("events", "400", times=1, after=20)  # so that there is a table of failures
+        (world,) = server.worlds.values()
+        [session, *_] = world.session_records(world.user_ids()[0]) or []
+        server.faults.poison(session["session_id"], "400")  # so that there is a table of failures
         self.run("sh", "leadboxer sync")
+        server.faults.heal(session["session_id"])
         to_files = "leadboxer sync --destination filesystem --file-format parquet"
         self.run("sh", f"DESTINATION__FILESYSTEM__BUCKET_URL=lake {to_files}")
         with duckdb.connect(str(self.folder / "leadboxer.duckdb"), read_only=True) as connection:
