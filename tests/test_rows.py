@@ -26,6 +26,8 @@ from leadboxer_source.rows import (
     json_type,
     last_activity_ms,
     property_rows,
+    session_activity_ms,
+    session_id_of,
 )
 from leadboxer_source.tables import Field
 
@@ -268,6 +270,37 @@ def test_an_instant_is_exact_and_in_utc() -> None:
 )
 def test_the_last_activity_is_the_first_readable_of_its_fields(record: dict[str, Any], last: int | None) -> None:
     assert last_activity_ms(record) == last
+
+
+@pytest.mark.parametrize(
+    ("session", "session_id"),
+    [
+        ({"session_id": "5.7", "last_session_id": "9.7"}, "5.7"),
+        ({"last_session_id": "9.7"}, "9.7"),
+        ({"session_id": "", "last_session_id": "9.7"}, "9.7"),
+        ({"session_id": None}, None),
+        ({"sessionId": "5.7"}, None),
+    ],
+)
+def test_the_id_of_a_session_has_two_spellings(session: dict[str, Any], session_id: str | None) -> None:
+    assert session_id_of(session) == session_id
+
+
+@pytest.mark.parametrize(
+    ("session", "last"),
+    [
+        ({"session_id": "5.7", "eventUnixTimestamp": "5"}, None),
+        ({"last_session_id": "5.7", "eventUnixTimestamp": 5, "lastEvent": ""}, None),
+        ({"session_id": "5.7", "eventUnixTimestamp": "6"}, 6),
+        ({"session_id": "5.7", "eventUnixTimestamp": "5", "lastEvent": 5}, 5),
+        ({"session_id": "5.7", "eventUnixTimestamp": "5", "eventEsTimestamp": "5"}, 5),
+        ({"session_id": "0367b906-9fb5", "eventUnixTimestamp": "5"}, 5),
+        ({"eventUnixTimestamp": "5"}, 5),
+        ({"session_id": "None.7"}, None),
+    ],
+)
+def test_the_start_of_a_session_is_not_its_last_activity(session: dict[str, Any], last: int | None) -> None:
+    assert session_activity_ms(session) == last
 
 
 @pytest.mark.parametrize(

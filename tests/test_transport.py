@@ -393,9 +393,9 @@ class TestFailures:
 
     def test_why_it_is_sent_again_is_told_until_it_is_answered(self) -> None:
         line, told = Line(503, 500, 200), []
-        line.transport.pace("leads").on_wait = lambda: told.append(dict(line.transport.failing))
-        line.get()
-        assert told == [{"leads": "status 503"}, {"leads": "status 500"}]
+        line.transport.pace("events").on_wait = lambda: told.append(dict(line.transport.failing))
+        line.transport.get("events", "leads/events", {})
+        assert told == [{"events": "status 503"}, {"events": "status 500"}]
         assert line.transport.failing == {}
 
     def test_the_waits_between_grow_with_some_jitter(self) -> None:
