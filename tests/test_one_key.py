@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -165,17 +164,20 @@ def test_a_second_process_on_the_same_pipeline_is_refused_until_the_first_is_gon
 ) -> None:
     place = ["sync", "--db", str(desk.folder / "desk.duckdb"), "--dataset", "lb"]
     told = environment(desk.server, desk.world.site)
-    first = subprocess.Popen([COMMAND, *place, "--rate-limit", "2/minute"], env=told, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not desk.server.requests and time.monotonic() < deadline:
-        time.sleep(0.05)
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    seen = len(desk.server.requests)
-    assert main([*place, "--rate-limit", "unlimited"]) == 1
-    assert "Another process is at work with the pipeline leadboxer_" in capfd.readouterr().err
-    assert len(desk.server.requests) == seen
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    command = [COMMAND, *place, "--rate-limit", "1/minute"]
+    with subprocess.Popen(command, env=told, stderr=subprocess.DEVNULL) as first:
+        try:
+            seen, deadline = -1, time.monotonic() + 60
+            while seen != len(desk.server.requests) or not seen:  # until the first one waits for its quota
+                seen = len(desk.server.requests)
+                time.sleep(2)
+                assert time.monotonic() < deadline
+            assert main([*place, "--rate-limit", "unlimited"]) == 1
+            assert "Another process is at work with the pipeline leadboxer_" in capfd.readouterr().err
+            assert len(desk.server.requests) == seen
+        finally:
+            first.kill()
     assert main([*place, "--rate-limit", "unlimited"]) == 0
     desk.assert_equal_to_truth()
