@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 import dlt
@@ -17,8 +17,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.extract import DltSource
 from dlt.pipeline.state_sync import force_state_extract, load_pipeline_state_from_destination
 
-from leadboxer_source.slice import COVERED
-from leadboxer_source.state import KEY, take_over
+from leadboxer_source.state import COVERED, KEY, resources_of, take_over
 
 
 def running_pipeline() -> dlt.Pipeline | None:
@@ -45,7 +44,7 @@ def go_by_destination(source: DltSource, state: Callable[[str], dict[str, Any]])
         Exception: Whatever the destination raises where it cannot be read.
     """
     pipeline = running_pipeline()
-    began = _resources(pipeline.state, source) if pipeline else {}
+    began = resources_of(pipeline.state, source.name) if pipeline else {}
     # another source of this run may have gone on from there
     remembered = [name for name in COVERED if KEY in state(name) and state(name)[KEY] == began.get(name, {}).get(KEY)]
     # what is extracted and waits to be loaded is remembered, and the destination cannot know of it yet
@@ -54,7 +53,7 @@ def go_by_destination(source: DltSource, state: Callable[[str], dict[str, Any]])
     with pipeline.destination_client() as client:
         if not isinstance(client, WithStateSync):
             return
-        stored = _resources(_stored(pipeline, client), source)
+        stored = resources_of(_stored(pipeline, client), source.name)
         differ = [name for name in remembered if state(name)[KEY] != stored.get(name, {}).get(KEY)]
         lost = _lost_tables(pipeline, client, source, remembered)
     if differ:
@@ -106,11 +105,6 @@ def _stored(pipeline: dlt.Pipeline, client: WithStateSync) -> dict[str, Any]:
         return dict(load_pipeline_state_from_destination(pipeline.pipeline_name, client) or {})
     except DestinationUndefinedEntity:
         return {}
-
-
-def _resources(pipeline_state: Mapping[str, Any], source: DltSource) -> dict[str, Any]:
-    resources: dict[str, Any] = pipeline_state.get("sources", {}).get(source.name, {}).get("resources", {})
-    return resources
 
 
 def _lost_tables(

@@ -18,11 +18,9 @@ from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
 from leadboxer_source.listing import days_of, next_days, window_of
 from leadboxer_source.rows import instant
 from leadboxer_source.settings import DAY_MS, RateLimit, Settings
-from leadboxer_source.state import remember
+from leadboxer_source.state import COVERED, remember, resources_of
 from leadboxer_source.survey import MOST_REQUESTS, Piece, Survey
 from leadboxer_source.transport import Transport
-
-COVERED = ("users", "sessions", "events", "properties")
 
 _CLOCKS_AGREE_MS = 300_000
 _SLICE_SECONDS = settings.MAX_MINUTES * 60
@@ -255,7 +253,7 @@ def _drained(users: float, page_size: int) -> int:
 
 def covered_of(state: Mapping[str, Any], scope: str) -> Coverage:
     """Returns what a pipeline's state says is covered by all resources."""
-    resources = state.get("sources", {}).get("leadboxer", {}).get("resources", {})
+    resources = resources_of(state)
     return common([remember(resources.get(name, {}), scope).covered for name in COVERED])
 
 

@@ -23,10 +23,7 @@ from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_
 from leadboxer_source.report import ENDPOINTS, Report, Watch, run_rows
 from leadboxer_source.rows import Shapes, number_or_none
 from leadboxer_source.settings import DAY_MS, Settings
-from leadboxer_source.state import NOBODY, Forgotten, Remembered
-
-COVERED = ("users", "sessions", "events", "properties")
-"""Resources that have a coverage."""
+from leadboxer_source.state import COVERED, NOBODY, Forgotten, Remembered
 
 _ROWS_AT_ONCE = 1_000
 _TELL_SECONDS = 0.2

@@ -13,8 +13,8 @@ from leadboxer_source.privacy import Privacy
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import Fillable, Shapes
 from leadboxer_source.settings import Settings
-from leadboxer_source.slice import COVERED, Slice
-from leadboxer_source.state import Remembered, forgotten_people, record, remember
+from leadboxer_source.slice import Slice
+from leadboxer_source.state import COVERED, Remembered, forgotten_people, record, remember
 
 
 class Slices:

@@ -19,6 +19,12 @@ from leadboxer_source import settings
 from leadboxer_source.coverage import Coverage, Stretch, add
 from leadboxer_source.errors import ConfigurationInvalid, StateUnreadable
 
+COVERED = ("users", "sessions", "events", "properties")
+"""Resources that have a coverage."""
+
+SOURCE = "leadboxer"
+"""Name of the source in a pipeline's state, unless it was given another."""
+
 VERSION = 1
 KEY = "coverage"
 FORGOTTEN = "leadboxer_forgotten"
@@ -34,6 +40,12 @@ class Remembered:
 
     covered: Coverage = field(default_factory=list)
     set_aside: SetAside = field(default_factory=dict)
+
+
+def resources_of(pipeline_state: Mapping[str, Any], source_name: str = SOURCE) -> dict[str, Any]:
+    """Returns the states of a source's resources, by name, as a pipeline's state holds them; none if there are none."""
+    resources: dict[str, Any] = pipeline_state.get("sources", {}).get(source_name, {}).get("resources", {})
+    return resources
 
 
 def remember(resource_state: dict[str, Any], scope: str) -> Remembered:

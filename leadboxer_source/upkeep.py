@@ -19,11 +19,20 @@ from leadboxer_source.destination import loaded_state
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.lock import alone
 from leadboxer_source.settings import Settings
-from leadboxer_source.slice import COVERED
-from leadboxer_source.state import FORGOTTEN, Remembered, drop_set_aside, note_forgotten, record, remember, take_over
+from leadboxer_source.state import (
+    COVERED,
+    FORGOTTEN,
+    SOURCE,
+    Remembered,
+    drop_set_aside,
+    note_forgotten,
+    record,
+    remember,
+    resources_of,
+    take_over,
+)
 from leadboxer_source.tables import TABLES
 
-_SOURCE = "leadboxer"
 _FOR_EVER_MS = 2**53
 _VALUES_AT_ONCE = 500
 
@@ -56,7 +65,7 @@ def resync(
     scope, uncovered = _configured(config).scope, []
     with alone(pipeline), _edited_state(pipeline) as state:
         for name in names:
-            resource = state["sources"].setdefault(_SOURCE, {}).setdefault("resources", {}).setdefault(name, {})
+            resource = resources_of(state)[name]
             memory = remember(resource, scope)
             left = uncover(memory.covered, Stretch(since_ms, _FOR_EVER_MS))
             if left != memory.covered:
@@ -96,7 +105,7 @@ def forget(pipeline: dlt.Pipeline, user_id: str, **config: Any) -> dict[str, int
         with _edited_state(pipeline) as state:
             note_forgotten(state["sources"].setdefault(FORGOTTEN, {}), site, user_id)
             sessions = _sessions_of(pipeline, site, user_id)
-            for resource in state["sources"].get(_SOURCE, {}).get("resources", {}).values():
+            for resource in resources_of(state).values():
                 drop_set_aside(resource, site, {user_id, *sessions})
         _remove_loaded_files(pipeline)
         return _delete(pipeline, site, user_id)
@@ -108,17 +117,17 @@ def _configured(config: dict[str, Any]) -> Settings:
 
 @contextmanager
 def _edited_state(pipeline: dlt.Pipeline) -> Iterator[Any]:
-    """The pipeline's state, to be changed; it is in the destination too when this ends."""
+    """The pipeline's state with each covered resource, to be changed; it is in the destination too when this ends."""
     pipeline.sync_destination()  # another machine may have loaded last
     pipeline.run()  # loads what still waits for it
-    if _SOURCE not in pipeline.schema_names:
+    if SOURCE not in pipeline.schema_names:
         raise ConfigurationInvalid(
             f"Nothing was ever loaded from LeadBoxer with the pipeline {pipeline.pipeline_name} into "
             f"{pipeline.dataset_name}: check where it loads to, and its name."
         )
-    stored = loaded_state(pipeline).get("sources", {}).get(_SOURCE, {}).get("resources", {})
+    stored = resources_of(loaded_state(pipeline))
     with pipeline.managed_state(extract_state=True) as state:
-        resources = state.setdefault("sources", {}).setdefault(_SOURCE, {}).setdefault("resources", {})
+        resources = state.setdefault("sources", {}).setdefault(SOURCE, {}).setdefault("resources", {})
         for name in COVERED:  # what is remembered here may be of another copy
             take_over(resources.setdefault(name, {}), stored.get(name, {}))
         yield state
@@ -187,18 +196,16 @@ class _Rows:
 
 
 def _sessions_of(pipeline: dlt.Pipeline, site: str, user_id: str) -> set[str]:
-    with pipeline.destination_client(_SOURCE) as client:
+    with pipeline.destination_client(SOURCE) as client:
         if not isinstance(client, SqlJobClientWithStagingDataset):
             return set()
-        return _Rows(client, pipeline.schemas[_SOURCE].naming, site).find(
-            "session_id", "sessions", "user_id", [user_id]
-        )
+        return _Rows(client, pipeline.schemas[SOURCE].naming, site).find("session_id", "sessions", "user_id", [user_id])
 
 
 def _delete(pipeline: dlt.Pipeline, site: str, user_id: str) -> dict[str, int]:
     """Deletes what leads to other rows last, so that a second try finds what a first one left."""
-    naming, deleted = pipeline.schemas[_SOURCE].naming, dict.fromkeys(TABLES, 0)
-    with pipeline.destination_client(_SOURCE) as client:
+    naming, deleted = pipeline.schemas[SOURCE].naming, dict.fromkeys(TABLES, 0)
+    with pipeline.destination_client(SOURCE) as client:
         if not isinstance(client, SqlJobClientWithStagingDataset):
             raise ConfigurationInvalid(
                 f"The person is kept out of later loads from now on, but {pipeline.destination.destination_name} "

@@ -19,8 +19,8 @@ from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Answer, Days, Pag
 from leadboxer_source.connection import Connection
 from leadboxer_source.lanes import Lane
 from leadboxer_source.settings import DAY_MS, Settings
-from leadboxer_source.slice import COVERED
 from leadboxer_source.slices import Slices
+from leadboxer_source.state import COVERED
 
 TICK_MS = DAY_MS // 8
 START_MS = 20_000 * DAY_MS

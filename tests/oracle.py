@@ -35,9 +35,8 @@ from leadboxer_source.report import Report
 from leadboxer_source.rows import as_text, property_rows
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
 from leadboxer_source.settings import DAY_MS, SETTLE_SECONDS, Settings
-from leadboxer_source.slice import COVERED
 from leadboxer_source.slices import Slices
-from leadboxer_source.state import Remembered, record, remember
+from leadboxer_source.state import COVERED, Remembered, record, remember
 from leadboxer_source.transport import Transport
 from tests.conftest import properties_of
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
-from leadboxer_source.slice import COVERED
+from leadboxer_source.state import COVERED
 from tests.oracle import DAY_MS, HandClock, Happening, InMemory, Loader, Oracle, Order, Site
 from tests.oracle_dlt import Dlt
 

@@ -12,7 +12,8 @@ from leadboxer_source.children import Children
 from leadboxer_source.client import Page
 from leadboxer_source.coverage import Stretch, add
 from leadboxer_source.listing import Lister, _ChainBroken
-from leadboxer_source.slice import COVERED, Slice
+from leadboxer_source.slice import Slice
+from leadboxer_source.state import COVERED
 from leadboxer_source.transport import Transport
 from tests.oracle import DAY_MS
 from tests.test_oracle import InMemoryMachine, search

@@ -15,8 +15,7 @@ from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Answer, Days, Pag
 from leadboxer_source.coverage import Stretch
 from leadboxer_source.errors import StateUnreadable
 from leadboxer_source.settings import DAY_MS, MAX_SET_ASIDE
-from leadboxer_source.slice import COVERED
-from leadboxer_source.state import KEY, VERSION, Remembered, record, remember
+from leadboxer_source.state import COVERED, KEY, VERSION, Remembered, record, remember
 from tests.conftest import Desk
 from tests.model import START_MS, Loader, World
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadboxer_source.rows import Shapes, instant, json_type, property_rows
-from leadboxer_source.slice import COVERED
+from leadboxer_source.state import COVERED
 from leadboxer_source.tables import TABLES, USER_FIELDS
 from tests.conftest import Desk
 

@@ -35,8 +35,7 @@ from leadboxer_source.lock import is_held
 from leadboxer_source.plan import Plan
 from leadboxer_source.rows import instant
 from leadboxer_source.settings import SETTLE_SECONDS
-from leadboxer_source.slice import COVERED
-from leadboxer_source.state import KEY, SetAside, remember
+from leadboxer_source.state import COVERED, KEY, SetAside, remember, resources_of
 
 _RUNS = 5
 _HOLES = 5
@@ -109,7 +108,7 @@ def scopes_of(state: Mapping[str, Any], kept: Mapping[str, Any], now_ms: int) ->
         kept: Its journal, which knows from when on users were wanted.
         now_ms: Epoch milliseconds.
     """
-    resources = state.get("sources", {}).get("leadboxer", {}).get("resources", {})
+    resources = resources_of(state)
     names = sorted({scope for name in COVERED for scope in resources.get(name, {}).get(KEY, {}).get("scopes", {})})
     scopes = []
     for name in names:
