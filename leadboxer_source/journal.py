@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from leadboxer_source.plan import Plan
-from leadboxer_source.report import Report
+from leadboxer_source.report import Report, total
 
 _RUNS = 20
 _WRITE_SECONDS = 2.0
@@ -97,8 +97,6 @@ class Journal:
 
 
 def _added(spent: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    requests = dict(spent["requests"])
-    for endpoint, count in report.requests.items():
-        requests[endpoint] = requests.get(endpoint, 0) + count
+    requests = total([spent["requests"], report.requests])
     seconds = spent["seconds"] + (report.ended_ms - report.started_ms) / 1000
     return {"requests": requests, "seconds": seconds, "complete": report.complete}

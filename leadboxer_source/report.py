@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from leadboxer_source.coverage import Coverage, Stretch
@@ -79,6 +79,15 @@ class Report:
 
 Watch = Callable[[Report], None]
 """Is told how the run goes, a few times a second and once more when it ended."""
+
+
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Adds up counts that have names."""
+    totals: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            totals[name] = totals.get(name, 0) + count
+    return totals
 
 
 def run_rows(report: Report, site: str, memories: Mapping[str, Remembered]) -> list[Row]:

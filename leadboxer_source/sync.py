@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dlt
@@ -16,7 +17,7 @@ from leadboxer_source.errors import ConfigurationInvalid, LeadBoxerError
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import alone
 from leadboxer_source.memory import checkpoint, lifted
-from leadboxer_source.report import Report, Watch
+from leadboxer_source.report import Report, Watch, total
 from leadboxer_source.source import leadboxer_source
 from leadboxer_source.warehouses import create_indexes
 
@@ -50,12 +51,12 @@ class SyncResult:
     @property
     def requests(self) -> dict[str, int]:
         """Requests of all runs, by endpoint."""
-        return _total(run.requests for run in self.runs)
+        return total(run.requests for run in self.runs)
 
     @property
     def loaded(self) -> dict[str, int]:
         """Rows that all runs have read, by resource; a row that was read twice counts twice."""
-        return _total(run.loaded for run in self.runs)
+        return total(run.loaded for run in self.runs)
 
 
 def sync(
@@ -93,48 +94,25 @@ def sync(
         raise ConfigurationInvalid(
             f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}."
         )
-    budgets = found(**config)
+    configured = found(**config)
     if max_requests is None:
-        max_requests = budgets["max_requests"]
+        max_requests = configured["max_requests"]
     if slice_minutes is None:
-        slice_minutes = budgets["max_minutes"]
+        slice_minutes = configured["max_minutes"]
     settings.refuse_too_little(max_minutes=max_minutes, max_requests=max_requests)
+    is_whole = is_plannable(only, configured["end_date"])
+    run = partial(_run, pipeline, only, watch, file_format, is_whole=is_whole, **config)
     with alone(pipeline):
-        return _until_covered(
-            pipeline,
-            only,
-            max_minutes,
-            max_requests,
-            slice_minutes=slice_minutes,
-            file_format=file_format,
-            watch=watch,
-            config=config,
-        )
+        return _until_covered(run, max_minutes, max_requests, slice_minutes)
 
 
-def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    for each in counts:
-        for name, count in each.items():
-            totals[name] = totals.get(name, 0) + count
-    return totals
-
-
-def is_plannable(only: Sequence[str] | None, config: dict[str, Any]) -> bool:
+def is_plannable(only: Sequence[str] | None, end_date: object) -> bool:
     """Whether a load is of the kind that plans are made for: of all resources, and no one-off."""
-    return not only and not found(**config)["end_date"]
+    return not only and not end_date
 
 
 def _until_covered(
-    pipeline: dlt.Pipeline,
-    only: Sequence[str] | None,
-    max_minutes: float | None,
-    max_requests: int | None,
-    *,
-    slice_minutes: float,
-    file_format: Any,
-    watch: Watch | None,
-    config: dict[str, Any],
+    run: Callable[..., Report | None], max_minutes: float | None, max_requests: int | None, slice_minutes: float
 ) -> SyncResult:
     result, started, idle_runs = SyncResult(), time.monotonic(), 0
     while True:
@@ -142,14 +120,9 @@ def _until_covered(
         requests_left = None if max_requests is None else max_requests - sum(result.requests.values())
         if result.runs and any(left is not None and left <= 0 for left in (minutes_left, requests_left)):
             return result
-        report = _run(
-            pipeline,
-            only,
-            watch,
-            file_format,
+        report = run(
             max_minutes=slice_minutes if minutes_left is None else max(0.0, min(slice_minutes, minutes_left)),
             max_requests=requests_left,
-            **config,
         )
         if report is None:
             # dlt first loads what an earlier run had extracted, and does not touch the source in that run
@@ -165,7 +138,13 @@ def _until_covered(
 
 
 def _run(
-    pipeline: dlt.Pipeline, only: Sequence[str] | None, watch: Watch | None, file_format: Any, **config: Any
+    pipeline: dlt.Pipeline,
+    only: Sequence[str] | None,
+    watch: Watch | None,
+    file_format: Any,
+    *,
+    is_whole: bool,
+    **config: Any,
 ) -> Report | None:
     """One run; returns its report, or `None` if the source was not touched."""
     ended: list[Report] = []
@@ -178,7 +157,6 @@ def _run(
         if watch is not None:
             watch(report)
 
-    is_whole = is_plannable(only, config)
     source = leadboxer_source(watch=note, **config)
     try:
         wanted = source.with_resources(*only, *BOOKS) if only else source

@@ -33,6 +33,7 @@ from leadboxer_source.destination import loaded_state, states_there
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import is_held
 from leadboxer_source.plan import Plan
+from leadboxer_source.report import ENDPOINTS
 from leadboxer_source.rows import instant
 from leadboxer_source.settings import SETTLE_SECONDS
 from leadboxer_source.state import COVERED, KEY, SetAside, remember, resources_of
@@ -341,7 +342,6 @@ def _loaded_runs(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
 
 def _told_run(report: Mapping[str, Any]) -> dict[str, Any]:
     """A run as the journal knows it, in the same form."""
-    endpoints = {"users": "leads", "sessions": "sessions", "events": "events"}
     return {
         "started_ms": report["started_ms"],
         "ended_ms": report["ended_ms"],
@@ -352,6 +352,6 @@ def _told_run(report: Mapping[str, Any]) -> dict[str, Any]:
                 "rows_read": report["loaded"].get(name, 0),
                 **{figure: report[figure].get(endpoint, 0) for figure in _FIGURES},
             }
-            for name, endpoint in endpoints.items()
+            for name, endpoint in ENDPOINTS.items()
         },
     }

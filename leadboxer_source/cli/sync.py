@@ -19,7 +19,7 @@ from leadboxer_source.cli.options import names, taken_account, taken_place, with
 from leadboxer_source.cli.picture import ENDED, LISTING, many
 from leadboxer_source.cli.progress import Progress
 from leadboxer_source.cli.sentences import ignored
-from leadboxer_source.configured import configured
+from leadboxer_source.configured import configured, found
 from leadboxer_source.configured import names as setting_names
 from leadboxer_source.destination import states_there
 from leadboxer_source.journal import Journal
@@ -162,5 +162,5 @@ def _others(pipeline: dlt.Pipeline, account: dict[str, Any]) -> list[str]:
 def _plan(pipeline: dlt.Pipeline, only: str | None, account: dict[str, Any]) -> Plan | None:
     """The plan that was made for such a load, if one was."""
     with suppress(ConfigurationException):  # the load will tell what is wrong
-        return Journal(pipeline.working_dir).plan() if is_plannable(names(only), account) else None
+        return Journal(pipeline.working_dir).plan() if is_plannable(names(only), found(**account)["end_date"]) else None
     return None
