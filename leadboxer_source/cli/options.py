@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +15,7 @@ import dlt
 from dlt.common.schema import Schema
 from dlt.destinations.sql_client import WithSqlClient
 
+from leadboxer_source.destination import loaded_state
 from leadboxer_source.errors import ConfigurationInvalid
 
 DATASET = "leadboxer_data"
@@ -101,6 +102,28 @@ class Place(NamedTuple):
         if path:
             target = dlt.destinations.duckdb({"database": str(path), "read_only": read_only})
         return dlt.pipeline(self.name or f"leadboxer_{digest}", destination=target, dataset_name=self.dataset)
+
+    def state(self, pipeline: dlt.Pipeline, *, looks_there: bool = True) -> Mapping[str, Any]:
+        """Returns the state of the place's pipeline: what the destination keeps, else what is on this machine.
+
+        Args:
+            pipeline: Of this place.
+            looks_there: Whether the destination may be opened.
+
+        Raises:
+            Exception: Whatever the destination raises where it cannot be read and nothing is known here: it may well
+                hold something.
+        """
+        if self.is_missing:
+            return {}
+        known: Mapping[str, Any] = pipeline.state
+        if looks_there:
+            try:
+                return loaded_state(pipeline)
+            except Exception:
+                if not known.get("sources"):
+                    raise
+        return known
 
     @property
     def _kept_name(self) -> str:

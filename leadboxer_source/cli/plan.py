@@ -9,14 +9,12 @@ from contextlib import suppress
 from typing import Any
 
 import click
-import dlt
 from rich.console import Console
 from rich.table import Table
 
-from leadboxer_source.cli.options import Place, taken_account, taken_place, with_account, with_place
+from leadboxer_source.cli.options import taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.picture import LISTING, lasting, many, minute, moment
 from leadboxer_source.configured import configured
-from leadboxer_source.destination import loaded_state
 from leadboxer_source.journal import Journal
 from leadboxer_source.plan import Plan, covered_of, make_plan
 from leadboxer_source.settings import DAY_MS, RateLimit
@@ -34,22 +32,15 @@ def command(*, as_json: bool, **options: Any) -> None:
         account["start_date"] = options["start_date"]
     pipeline = place.pipeline(read_only=True)
     config = configured(**account)
-    plan = make_plan(config, covered_of(_state(place, pipeline), config.scope))
+    state: Mapping[str, Any] = {}
+    with suppress(Exception):  # a load will tell what is wrong with the destination
+        state = place.state(pipeline)
+    plan = make_plan(config, covered_of(state, config.scope))
     Journal(pipeline.working_dir).keep_plan(plan.as_dict())
     if as_json:
         click.echo(json.dumps({name: value for name, value in plan.as_dict().items() if name != "pieces"}))
     else:
         show(plan, Console(highlight=False), time.time())
-
-
-def _state(place: Place, pipeline: dlt.Pipeline) -> Mapping[str, Any]:
-    """The pipeline's state: what the destination keeps, else what is on this machine."""
-    if place.is_missing:
-        return {}
-    with suppress(Exception):  # a load will tell what is wrong with the destination
-        return loaded_state(pipeline)
-    state: Mapping[str, Any] = pipeline.state
-    return state
 
 
 def show(plan: Plan, console: Console, now: float) -> None:

@@ -29,7 +29,7 @@ from leadboxer_source.cli.picture import (
 )
 from leadboxer_source.cli.progress import trouble
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
-from leadboxer_source.destination import loaded_state, states_there
+from leadboxer_source.destination import states_there
 from leadboxer_source.journal import Journal
 from leadboxer_source.lock import is_held
 from leadboxer_source.plan import Plan
@@ -76,7 +76,7 @@ def command(*, as_json: bool, **options: Any) -> None:
     running = unended if is_busy else None
     # whoever opens a DuckDB file keeps a load from writing it
     looks_there = not is_busy and not place.is_missing
-    scopes = scopes_of({} if place.is_missing else _state(pipeline, looks_there=looks_there), kept, int(now * 1000))
+    scopes = scopes_of(place.state(pipeline, looks_there=looks_there), kept, int(now * 1000))
     loaded = _loaded_runs(pipeline) if looks_there else []
     runs = loaded or [_told_run(run) for run in kept.get("runs", [])]
     plan = journal.plan()
@@ -294,22 +294,6 @@ def as_dict(
             "seconds": plan.estimates[0].seconds,
         }
     return {"scopes": told, "runs": list(runs), "running": running, "plan": planned, "spent": spent}
-
-
-def _state(pipeline: dlt.Pipeline, *, looks_there: bool) -> Mapping[str, Any]:
-    """The pipeline's state: what the destination keeps, else what is on this machine.
-
-    Raises:
-        Exception: Whatever the destination raises where it cannot be read: it may well hold something.
-    """
-    if looks_there:
-        try:
-            return loaded_state(pipeline)
-        except Exception:
-            if not pipeline.state.get("sources"):
-                raise
-    state: Mapping[str, Any] = pipeline.state
-    return state
 
 
 def _loaded_runs(pipeline: dlt.Pipeline) -> list[dict[str, Any]]:
