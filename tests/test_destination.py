@@ -24,13 +24,18 @@ def places(desk: Desk) -> tuple[Any, Any]:
     return one, two
 
 
-def test_what_an_older_copy_of_the_destination_lacks_is_read_again(desk: Desk) -> None:
+def put_back_an_older_copy(desk: Desk) -> None:
+    """Loads some, and then all, and puts the file back as it was in between."""
     desk.load(max_requests=20, chunk_size=5)
     destinations.let_go()
     shutil.copy(desk.folder / "desk.duckdb", desk.folder / "copy")
     desk.load_until_done()
     destinations.let_go()
     shutil.copy(desk.folder / "copy", desk.folder / "desk.duckdb")
+
+
+def test_what_an_older_copy_of_the_destination_lacks_is_read_again(desk: Desk) -> None:
+    put_back_an_older_copy(desk)
     desk.load_until_done()
     desk.assert_equal_to_truth()
     desk.load()
@@ -38,12 +43,7 @@ def test_what_an_older_copy_of_the_destination_lacks_is_read_again(desk: Desk) -
 
 
 def test_what_an_older_copy_lacks_is_not_taken_for_read_when_something_else_is_to_be_read_again(desk: Desk) -> None:
-    desk.load(max_requests=20, chunk_size=5)
-    destinations.let_go()
-    shutil.copy(desk.folder / "desk.duckdb", desk.folder / "copy")
-    desk.load_until_done()
-    destinations.let_go()
-    shutil.copy(desk.folder / "copy", desk.folder / "desk.duckdb")
+    put_back_an_older_copy(desk)
     resync(desk.pipeline(), "2026-11-18", site=desk.world.site)
     desk.load_until_done()
     desk.assert_equal_to_truth()
