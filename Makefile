@@ -22,6 +22,9 @@ WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
 # What is imported is compiled then: a third of the time saved.
 PIP_INSTALL = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+# As constraints too: pip before 23.3 takes the newest of `coverage[toml]`, which has no hash here, where `coverage` is
+# pinned only.
+INSTALL_PINS = $(PIP_INSTALL) --require-hashes --requirement $< --constraint $<
 
 # The first interpreter that runs, is new enough and can make environments. Running it is the test: a version
 # manager's shim can be on PATH and still start nothing.
@@ -143,13 +146,13 @@ $(WAREHOUSES): requirements-warehouses.txt pyproject.toml
 $(ORCHESTRATORS): requirements-orchestrators.txt pyproject.toml
 $(INSTALLED) $(WAREHOUSES) $(ORCHESTRATORS):
 	@$(FIND_PYTHON); echo "Making $(@D) with $$python"; "$$python" -m venv --clear $(@D)
-	@$(PIP_INSTALL) --require-hashes -r $<
+	@$(INSTALL_PINS)
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv-docs/.installed: requirements-docs.txt
 	@$(FIND_PYTHON); echo "Making .venv-docs with $$python"; "$$python" -m venv --clear .venv-docs
-	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	@$(INSTALL_PINS)
 	@touch $@
 
 # Python 3.10 gets the floor of every dependency, Python 3.13 the newest versions. pip is new enough for groups.
@@ -166,7 +169,7 @@ $(INSTALLED) $(WAREHOUSES) $(ORCHESTRATORS):
 # DuckDB's extensions are laid out as DuckDB does it itself at the home that tests give the emulator.
 $(BIGQUERY): requirements-bigquery.txt
 	@$(FIND_PYTHON313); echo "Making $(@D) with $$python"; "$$python" -m venv --clear $(@D)
-	@$(PIP_INSTALL) --require-hashes -r $<
+	@$(INSTALL_PINS)
 	@$(@D)/bin/python -c 'import duckdb; print(duckdb.__version__, *duckdb.sql("PRAGMA platform").fetchone())' | \
 		while read -r version platform; do \
 			mkdir -p $(@D)/.duckdb/extensions/v$$version/$$platform; \
