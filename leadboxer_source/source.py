@@ -13,7 +13,7 @@ from leadboxer_source import settings
 from leadboxer_source.children import Polled, Rows
 from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.contract import fillable_columns
-from leadboxer_source.destination import go_by_destination
+from leadboxer_source.destination import go_by_destination, is_empty_table, missing_tables
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import Fillable, property_rows
 from leadboxer_source.slices import Slices
@@ -132,24 +132,27 @@ def leadboxer_source(
             go_by_destination(dlt.current.source(), dlt.current.resource_state)
         try:
             yield from slices.users(dlt.current.resource_state, selected)
+            yield from missing_tables(dlt.current.source(), "users", "sessions", "events", "properties")
         finally:
             metrics.update(slices.metrics())
 
     @dlt.transformer(data_from=users, **TABLES["sessions"])
-    def sessions(users: Rows) -> Polled:
-        return slices.children.sessions(users)
+    def sessions(users: Rows) -> Rows | Polled:
+        return users if is_empty_table(users) else slices.children.sessions(users)
 
     @dlt.transformer(data_from=sessions, **TABLES["events"])
-    def events(sessions: Rows) -> Polled:
-        return slices.children.events(sessions)
+    def events(sessions: Rows) -> Rows | Polled:
+        return sessions if is_empty_table(sessions) else slices.children.events(sessions)
 
     @dlt.transformer(data_from=events, **TABLES["properties"])
     def properties(events: Rows) -> Rows:
-        return slices.children.counted("properties", [row for event in events for row in property_rows(event)])
+        rows = [row for event in events for row in property_rows(event)]
+        return events if is_empty_table(events) else slices.children.counted("properties", rows)
 
     @dlt.resource(**TABLES["load_failures"])
     def load_failures() -> Polled:
         yield from slices.failures()
+        yield from missing_tables(dlt.current.source(), "load_failures")
 
     @dlt.resource(**TABLES["load_runs"])
     def load_runs() -> Polled:

@@ -185,9 +185,6 @@ class Desk:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         return self.warehouse.read(self.pipeline, self.dataset, sql)
 
-    def has(self, table: str) -> bool:
-        return bool(self.rows(f"SELECT 1 FROM information_schema.tables WHERE table_name = '{table}'"))
-
     def state(self, resource: str = "users") -> Any:
         return self.pipeline().state["sources"]["leadboxer"]["resources"][resource]["coverage"]
 

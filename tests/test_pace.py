@@ -51,7 +51,7 @@ def test_a_refusal_is_waited_out_and_is_no_failed_attempt(desk: Desk, fault: str
     desk.server.faults.fail_next("leads", fault, times=2)
     assert desk.load(rate_limit="10/minute").complete
     desk.assert_equal_to_truth()
-    assert not desk.has("load_failures")
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
 
 
 def test_a_lower_limit_that_the_api_names_is_kept_to(desk: Desk) -> None:
@@ -69,7 +69,7 @@ def test_a_quota_that_no_slice_outlasts_ends_it_with_what_was_read(desk: Desk, f
     report = desk.load()
     assert report.stopped == "quota"
     assert not report.can_go_on, "the next schedule is soon enough"
-    assert desk.has("users")
+    assert desk.rows("SELECT count(*) > 0 FROM users") == [(True,)]
     desk.server.faults = type(desk.server.faults)()
     desk.load_until_done()
     desk.assert_equal_to_truth()

@@ -18,8 +18,9 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from leadboxer_source import leadboxer_source
 from leadboxer_source.cli import main
+from leadboxer_source.sandbox import World
 from leadboxer_source.tables import TABLES
-from tests.conftest import Desk
+from tests.conftest import NOW_MS, Desk
 
 REFERENCES = ["leadboxer_source.source.leadboxer_source", "leadboxer"]
 
@@ -60,6 +61,30 @@ def test_a_map_changes_rows_and_a_filter_leaves_some_out(desk: Desk) -> None:
     assert desk.rows("SELECT count(email) FROM users") == [(0,)]
     assert desk.rows("SELECT count(*) FROM events WHERE title = 'Pricing'") == [(0,)]
     assert desk.rows("SELECT count(*) FROM events") != [(0,)]
+
+
+def test_a_table_without_rows_is_there_after_the_first_load(desk: Desk) -> None:
+    desk.with_world(World(seed=5, users=0, days=3, now_ms=NOW_MS))
+    desk.load(only=("users",))
+    assert desk.rows("SELECT count(*) FROM users") == [(0,)]
+    desk.load()
+    for name, table in TABLES.items():
+        there = {column for (column, *_) in desk.rows(f"DESCRIBE {name}")}
+        assert there >= table["columns"].keys()
+    pipeline = desk.pipeline()
+    desk.load(pipeline=pipeline)
+    trace: Any = pipeline.last_trace
+    (package,) = trace.last_load_info.load_packages
+    touched = {job.job_file_info.table_name for job in package.jobs["completed_jobs"]}
+    assert touched <= {"load_runs", "_dlt_pipeline_state"}, "it is made once"
+
+
+def test_tables_can_be_frozen_after_the_first_load(desk: Desk) -> None:
+    desk.load(max_requests=8)
+    waiting = min(desk.world.truth().users, key=lambda user: int(user["lastEvent"]))["use_id"]
+    desk.server.faults.poison(waiting, "400")
+    desk.pipeline().run(desk.source(), schema_contract={"tables": "freeze"})
+    assert desk.rows("SELECT id FROM load_failures") == [(waiting,)]
 
 
 @pytest.mark.usefixtures("loaded")

@@ -125,7 +125,7 @@ def test_an_answer_that_is_full_is_asked_for_again_with_a_higher_limit(
     monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMITS", (2,))
     desk.load()
     desk.assert_equal_to_truth()
-    assert not desk.has("load_failures")
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
 
 
 def test_an_answer_that_stays_full_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
