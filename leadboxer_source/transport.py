@@ -81,19 +81,26 @@ class _TimelyAdapter(HTTPAdapter):
 
 
 class Transport:
-    """Sends requests to one account: paced for each endpoint, retried, with the key in the header only."""
+    """Sends requests to one account: paced for each endpoint, retried, with the key in the header only.
+
+    Args:
+        config: Which account, and how fast it may be asked.
+        clock: The time, for tests.
+        answered: Base URLs that have answered; grows. Until one is among them, what looks like a typing error in it
+            is told soon.
+    """
 
     later = "what was loaded is kept, run again later"
     """What is said to whoever gets no answer."""
 
-    def __init__(self, config: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, config: Settings, clock: Clock | None = None, answered: set[str] | None = None) -> None:
         self.requests: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.failing: dict[str, str] = {}
         self.clock = clock or SystemClock()
         self.stop = threading.Event()
         self._config = config
-        self._answered = False
+        self._answered = set() if answered is None else answered
         self._counting = threading.Lock()
         self._paces: dict[str, Pace] = {}
         self._session = Session(timeout=(settings.CONNECT_SECONDS, settings.READ_SECONDS), raise_for_status=False)
@@ -156,7 +163,7 @@ class Transport:
             told = f"{self._host} did not answer {path} as LeadBoxer does: {failure.reason}"
             if failure.foreign:
                 raise errors.NotLeadBoxer(f"{told}; check base_url and any proxy in between.") from None
-            remedy = self.later if self._answered else _ON_THE_WAY.get(failure.reason, self.later)
+            remedy = _ON_THE_WAY[failure.reason] if self._has_wrong_address(failure) else self.later
             raise errors.ApiUnavailable(f"{told}; {remedy}.") from None
 
     def close(self) -> None:
@@ -170,8 +177,14 @@ class Transport:
     def _host(self) -> str:
         return urlsplit(self._config.base_url).netloc
 
+    def _has_wrong_address(self, failure: BaseException | None) -> bool:
+        """Whether an attempt failed as it does where `base_url` has a typing error, and nothing shows it has none."""
+        is_like_it = isinstance(failure, _Failed) and (failure.foreign or failure.reason in _ON_THE_WAY)
+        return is_like_it and self._config.base_url not in self._answered
+
     def _is_last(self, attempt: RetryCallState) -> bool:
-        allowed = settings.ATTEMPTS if self._answered else settings.FIRST_ATTEMPTS
+        is_wrong = self._has_wrong_address(attempt.outcome.exception() if attempt.outcome else None)
+        allowed = settings.FIRST_ATTEMPTS if is_wrong else settings.ATTEMPTS
         return self.stop.is_set() or attempt.attempt_number >= allowed
 
     def _note_failure(self, attempt: RetryCallState) -> None:
@@ -188,6 +201,8 @@ class Transport:
             with self._counting:
                 self.requests[endpoint] += 1
                 self.refusals[endpoint] += response.status_code == 429
+            if not _is_web_page(response):
+                self._answered.add(self._config.base_url)
             if response.status_code != 429:
                 reply = self._read(response, path)
                 self.failing.pop(endpoint, None)
@@ -262,17 +277,21 @@ class Transport:
                 status,
             )
         if body is _NOT_JSON:
-            foreign = response.content.lstrip().startswith(b"<")
+            foreign = _is_web_page(response)
             raise _Failed("no JSON but a web page" if foreign else "torn or empty JSON", foreign=foreign)
         if isinstance(body, dict) and body.get("responseCode") not in (None, 0, "0"):
             raise _Failed(f"responseCode {self._clipped(body['responseCode'])}")
-        self._answered = True
         return Reply(body, _date_ms(response.headers.get("Date")))
 
     def _clipped(self, text: object) -> str:
         """Text of the API, short and on one line; a key, an id or an address in it is not repeated."""
         words = str(text).replace(self._config.api_key, "...").split()
         return " ".join("..." if "@" in word or sum(map(str.isdigit, word)) > 6 else word for word in words)[:200]
+
+
+def _is_web_page(response: requests.Response) -> bool:
+    """Whether a page stands where JSON should: any website has pages, whereas errors in HTML are a gateway's."""
+    return response.status_code < 300 and response.content.lstrip().startswith(b"<")
 
 
 _NOT_JSON = object()

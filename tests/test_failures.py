@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from leadboxer_source import Report, SyncResult
+from leadboxer_source.errors import ApiUnavailable
 from leadboxer_source.sandbox import Faults, Profile, World
 from leadboxer_source.sandbox.faults import RETRYABLE
 from tests.conftest import NOW_MS, Desk
@@ -28,6 +31,32 @@ def test_at_a_fifth_of_faulty_requests_the_load_ends_equal_to_the_truth(desk: De
     desk.server.faults = Faults.mixed(0.2, seed=1)
     desk.load_until_done()
     desk.assert_equal_to_truth()
+
+
+def sync_with(desk: Desk, befalls: Callable[[Desk], None]) -> SyncResult:
+    """Syncs in several slices; something happens between the first and the second."""
+    desk.with_world(World(seed=5, users=20, days=20, now_ms=NOW_MS))
+    ended: set[str] = set()
+
+    def watch(report: Report) -> None:
+        if report.stopped and report.run_id not in ended:
+            ended.add(report.run_id)
+            if len(ended) == 1:
+                befalls(desk)
+
+    result, _ = desk.sync(rate_limit="10/minute", slice_minutes=1, chunk_size=5, watch=watch)
+    return result
+
+
+@pytest.mark.parametrize("fault", ["503_empty", "html_200", "reset"])
+def test_a_moments_trouble_when_a_slice_begins_does_not_end_a_sync(desk: Desk, fault: str) -> None:
+    assert sync_with(desk, lambda desk: desk.server.faults.fail_next("leads", fault, times=4)).complete
+    desk.assert_equal_to_truth()
+
+
+def test_a_server_that_is_gone_after_a_slice_is_no_typing_error_in_its_address(desk: Desk) -> None:
+    with pytest.raises(ApiUnavailable, match=r"connection refused; what was loaded is kept, run again later\.$"):
+        sync_with(desk, lambda desk: desk.server.stop())
 
 
 @pytest.mark.parametrize("fault", ["500", "400", "html_200"])

@@ -69,11 +69,11 @@ class Wire(BaseAdapter):
 class Line:
     """A transport on a scripted wire."""
 
-    def __init__(self, *script: Any, **config: Any) -> None:
+    def __init__(self, *script: Any, answered: set[str] | None = None, **config: Any) -> None:
         given = {"base_url": "https://api.example/v1", "rate_limit": None, "limiter_store": ":memory:", **config}
         self.clock = Clock()
         self.wire = Wire(*script)
-        self.transport = Transport(Settings("0" * 32, KEY, **given), self.clock)
+        self.transport = Transport(Settings("0" * 32, KEY, **given), self.clock, answered)
         self.transport._session.mount("https://", self.wire)
 
     def get(self, path: str = "leads", *, resend: bool = True, **params: Any) -> Reply:
@@ -358,6 +358,11 @@ BROKEN: list[tuple[Any, str]] = [
 ]
 
 
+ADDRESS_UNKNOWN = requests.ConnectionError("Failed to resolve 'x'")
+ADDRESS_REFUSES = requests.ConnectionError("Connection refused")
+WEB_PAGE = (200, b"\n <html>")
+
+
 class TestFailures:
     @pytest.mark.parametrize(("broken", "told"), BROKEN)
     def test_what_may_pass_is_tried_again_and_then_told(self, broken: Any, told: str) -> None:
@@ -380,16 +385,42 @@ class TestFailures:
         with pytest.raises(errors.ApiUnavailable, match=f"{told}; what was loaded is kept, run again later"):
             line.get()
 
-    def test_a_wrong_address_is_told_soon_and_trouble_later_on_is_sat_out(self) -> None:
-        line = Line(*[500] * 99)
-        with pytest.raises(errors.ApiUnavailable):
+    def attempts(self, *script: Any, answered: set[str] | None = None) -> int:
+        line = Line(*script, answered=answered)
+        if script[0] == 200:
             line.get()
-        assert len(line.wire.sent) == settings.FIRST_ATTEMPTS
-        line = Line(200, *[500] * 99)
-        line.get()
-        with pytest.raises(errors.ApiUnavailable):
+        with pytest.raises((errors.ApiUnavailable, errors.NotLeadBoxer)):
             line.get()
-        assert len(line.wire.sent) == 1 + settings.ATTEMPTS
+        return len(line.wire.sent)
+
+    @pytest.mark.parametrize("wrong", [ADDRESS_UNKNOWN, ADDRESS_REFUSES, WEB_PAGE])
+    def test_a_wrong_address_is_told_soon(self, wrong: Any) -> None:
+        assert self.attempts(*[wrong] * 99) == settings.FIRST_ATTEMPTS
+
+    @pytest.mark.parametrize("trouble", [500, 503, (200, b"torn"), (200, {"responseCode": 17}), (502, b"<html>")])
+    @pytest.mark.parametrize("then", [None, ADDRESS_UNKNOWN, ADDRESS_REFUSES, WEB_PAGE])
+    def test_whatever_is_answered_shows_that_the_address_is_right(self, trouble: Any, then: Any) -> None:
+        assert self.attempts(trouble, *[then or trouble] * 98) == settings.ATTEMPTS
+
+    def test_a_refusal_for_quota_shows_it_too(self) -> None:
+        assert self.attempts((429, {"retry-after": 1}), *[ADDRESS_REFUSES] * 98) == 1 + settings.ATTEMPTS
+
+    @pytest.mark.parametrize("trouble", [requests.ReadTimeout("slow"), requests.ConnectionError("reset by peer")])
+    def test_what_does_not_speak_against_the_address_is_sat_out(self, trouble: Any) -> None:
+        assert self.attempts(*[trouble] * 99) == settings.ATTEMPTS
+
+    @pytest.mark.parametrize("trouble", [500, ADDRESS_REFUSES, WEB_PAGE])
+    def test_trouble_after_an_answer_is_sat_out(self, trouble: Any) -> None:
+        assert self.attempts(200, *[trouble] * 98) == 1 + settings.ATTEMPTS
+
+    def test_what_one_connection_knows_of_an_address_the_next_one_knows(self) -> None:
+        answered: set[str] = set()
+        Line(200, answered=answered).get()
+        assert self.attempts(*[ADDRESS_REFUSES] * 99, answered=answered) == settings.ATTEMPTS
+        other = Line(*[ADDRESS_REFUSES] * 99, answered=answered, base_url="https://other.example/v1")
+        with pytest.raises(errors.ApiUnavailable, match="check base_url"):
+            other.get()
+        assert len(other.wire.sent) == settings.FIRST_ATTEMPTS
 
     def test_why_it_is_sent_again_is_told_until_it_is_answered(self) -> None:
         line, told = Line(503, 500, 200), []
