@@ -236,8 +236,6 @@ class Transport:
         # `rate-limit-reset` is a time of the server's clock; this machine's may be hours wrong
         now = self.clock.time() if server_ms is None else server_ms / 1000
         told = told_by(response.headers, _json(response), now)
-        if told.rate:
-            pace.learn(told.rate)
         wait = told.wait_seconds if told.wait_seconds is not None else 60.0
         # a server that keeps refusing after the wait it asked for is given more each time
         wait = max(wait, min(2.0 ** (refused - 1) - 1, 60.0))
@@ -247,6 +245,8 @@ class Transport:
             )
             raise pace.spent
         pace.hold(wait * random.uniform(1.02, 1.05))  # noqa: S311 - jitter, not a secret
+        if told.rate:
+            pace.learn(told.rate)
 
     def _read(self, response: requests.Response, path: str) -> Reply:
         status = response.status_code

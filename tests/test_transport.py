@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from email.utils import formatdate
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +187,130 @@ class TestPace:
         assert sum(pace.acquire() == 0 for _ in range(10)) == 10
         assert pace.acquire() > 0
 
-    def test_limits_are_compared_by_what_they_allow_in_a_second(self) -> None:
-        pace, _, _ = self.pace(RateLimit(10, 60.0))
-        pace.learn(RateLimit(1_000, 86_400.0))
-        assert pace.burst == 1_000
-        pace.learn(RateLimit(1, 1.0))
+    @pytest.mark.parametrize(
+        ("told", "at_once", "ten_take"),
+        [
+            (RateLimit(1_000, 86_400.0), 10, 864.0),  # slower by the day, as fast at first
+            (RateLimit(5, 86_400.0), 5, 172_800.0),
+            (RateLimit(4, 1.0), 4, 60.0),  # faster by the minute, slower at first
+            (RateLimit(20, 120.0), 10, 60.0),  # what is configured keeps to it as well
+            (RateLimit(19, 120.0), 10, 10 * 120 / 19),
+            (RateLimit(10, 1.0), 10, 60.0),
+            (RateLimit(11, 61.0), 10, 60.0),
+        ],
+    )
+    def test_a_limit_of_another_period_holds_beside_the_configured_one(
+        self, told: RateLimit, at_once: int, ten_take: float
+    ) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(told)
+        assert (pace.burst, pace.free) == (at_once, at_once)
+        assert pace.seconds_for(10) == pytest.approx(ten_take)
+        stamps = []
+        for _ in range(25):
+            pace.acquire()
+            stamps.append(clock.now_s)
+            if clock.now_s > NOW + 59:
+                break
+        for limit in (told, RateLimit(10, 60.0)):
+            windows = zip(stamps, stamps[limit.requests :], strict=False)
+            assert all(later - earlier >= limit.period_seconds for earlier, later in windows)
+        assert stamps[at_once - 1] == NOW, "as many as may go do go at once"
+
+    def test_a_minutes_limit_and_a_days_are_learned_beside_each_other(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(RateLimit(3, 86_400.0))
+        pace.learn(RateLimit(2, 60.0))
+        assert [pace.acquire() for _ in range(2)] == [0.0, 0.0]
+        assert 60 <= pace.acquire() <= 61
+        assert pace.acquire() > 86_000
+        assert clock.now_s < NOW + 1.02 * 86_400
+
+    @pytest.mark.parametrize(("held", "believed"), [(0, 60), (50, 110)])
+    def test_after_a_period_without_a_refusal_a_lower_limit_is_believed_no_more(self, held: int, believed: int) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.hold(held)
+        pace.learn(RateLimit(1, 60.0))
+        clock.now_s = NOW + believed - 0.1
+        pace.acquire()
+        assert pace.burst == 1
+        clock.now_s = NOW + believed
+        pace.acquire()
         assert pace.burst == 10
+
+    def test_a_refusal_within_the_period_has_it_believed_for_longer(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        for _ in range(3):
+            pace.learn(RateLimit(5, 60.0))
+            clock.now_s += 59
+            pace.acquire()
+            assert pace.burst == 5
+        clock.now_s += 61
+        pace.acquire()
+        assert pace.burst == 10
+
+    @pytest.mark.parametrize(
+        ("told", "believed_s"), [(RateLimit(2, 1.0), 60), (RateLimit(20, 3_600.0), 3_600), (RateLimit(2, 60.0), 60)]
+    )
+    def test_it_is_believed_for_the_longer_one_of_both_periods(self, told: RateLimit, believed_s: float) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(told)
+        narrowed = (pace.burst, pace.seconds_for(1))
+        clock.now_s = NOW + believed_s - 0.1
+        pace.acquire()
+        assert (pace.burst, pace.seconds_for(1)) == narrowed
+        clock.now_s = NOW + believed_s
+        pace.acquire()
+        assert (pace.burst, pace.seconds_for(1)) == (10, 6.0)
+
+    def test_where_it_is_believed_no_more_requests_go_evenly_for_a_period(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(RateLimit(2, 60.0))
+        clock.now_s += 60
+        assert [pace.acquire() for _ in range(10)] == [0.0, *[pytest.approx(6.0)] * 9]
+        clock.now_s += 100
+        assert [pace.acquire() for _ in range(10)] == [0.0] * 10
+
+    @pytest.mark.parametrize("least", range(1, 10))
+    def test_a_server_that_allows_less_for_good_refuses_once_in_a_period_at_the_most(self, least: int) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        passed: list[float] = []
+        refused: list[float] = []
+        while clock.now_s < NOW + 1_800:
+            pace.acquire()
+            last = [at for at in passed if at > clock.now_s - 60]
+            if len(last) < least:
+                passed.append(clock.now_s)
+            else:
+                refused.append(clock.now_s)
+                pace.hold(1.02 * (last[0] + 60 - clock.now_s))
+                pace.learn(RateLimit(least, 60.0))
+        assert all(later - earlier > 60 for earlier, later in pairwise(refused))
+        assert len(passed) > 0.8 * 30 * least
+
+    @pytest.mark.parametrize("least", [1, 5, 9])
+    def test_a_server_that_allows_less_for_a_while_is_used_in_full_again_soon_after(self, least: int) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.hold(30)
+        pace.learn(RateLimit(least, 60.0))
+        sent: list[float] = []
+        while clock.now_s < NOW + 600:
+            pace.acquire()
+            sent.append(clock.now_s)
+        assert sum(at >= NOW + 152 for at in sent) >= 70, "ten a minute from the third minute on"
+
+    def test_the_limit_that_is_learned_is_told_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        logged: list[str] = []
+        monkeypatch.setattr("leadboxer_source.pace.logger.warning", logged.append)
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        for told in (2, 2, 3, 2, 10, 11):
+            pace.learn(RateLimit(told, 60.0))
+            clock.now_s += 61
+            pace.acquire()
+        assert logged == [
+            "LeadBoxer allows 2 requests in 60 s; adapting.",
+            "LeadBoxer allows 3 requests in 60 s; adapting.",
+        ]
 
     def test_whoever_waits_is_released_when_the_run_ends(self) -> None:
         pace, _, stop = self.pace(RateLimit(1, 60.0))
