@@ -35,6 +35,9 @@ from leadboxer_source.settings import Settings
 from leadboxer_source.stores import store_of
 
 _PIECE_BYTES = 65_536
+_HOPS = 3
+"""Redirections of one request that are followed."""
+
 _UNKNOWN_HOST, _REFUSED = "the host name is unknown", "connection refused"
 _ON_THE_WAY = {
     _UNKNOWN_HOST: "check base_url, and whether this machine is online",
@@ -194,42 +197,45 @@ class Transport:
 
     def _attempt(self, endpoint: str, path: str, params: Mapping[str, str | int]) -> Reply:
         """One attempt; a 429 is waited out inside it, because waiting for quota is no failure."""
-        pace, refused = self.pace(endpoint), 0
+        pace, refused, hops = self.pace(endpoint), 0, 0
+        url, query = f"{self._config.base_url}/{path}", params
         while True:
             pace.acquire()
-            response = self._send(f"{self._config.base_url}/{path}", params)
+            response = self._send(url, query)
             with self._counting:
                 self.requests[endpoint] += 1
                 self.refusals[endpoint] += response.status_code == 429
             if not _is_web_page(response):
                 self._answered.add(self._config.base_url)
-            if response.status_code != 429:
+            if response.is_redirect and hops < _HOPS:
+                hops += 1
+                url, query = self._redirected(url, response.headers["Location"]), {}
+            elif response.status_code == 429:
+                refused += 1
+                self._wait_as_told(pace, response, path, refused)
+            else:
                 reply = self._read(response, path)
                 self.failing.pop(endpoint, None)
                 return reply
-            refused += 1
-            self._wait_as_told(pace, response, path, refused)
 
     def _send(self, url: str, params: Mapping[str, str | int]) -> requests.Response:
-        # redirects are not left to requests: it would carry the key to another host
         try:
-            response = self._session.get(url, params=params, allow_redirects=False)
-            for _ in range(3):
-                if not response.is_redirect:
-                    break
-                target = urljoin(url, response.headers["Location"])
-                if urlsplit(target)[:2] != urlsplit(url)[:2]:
-                    raise errors.NotLeadBoxer(
-                        f"{self._host} redirects to another host, where the key must not go; correct base_url."
-                    )
-                response = self._session.get(target, allow_redirects=False)
+            # redirections are not left to requests: it would carry the key to another host, and pay for no slot
+            return self._session.get(url, params=params, allow_redirects=False)
         except requests.exceptions.SSLError:
             raise errors.NotLeadBoxer(
                 f"The TLS certificate of {self._host} cannot be trusted; check base_url and any proxy in between."
             ) from None
         except requests.exceptions.RequestException as error:
             raise _Failed(_spoken(error)) from None
-        return response
+
+    def _redirected(self, url: str, location: str) -> str:
+        target = urljoin(url, location)
+        if urlsplit(target)[:2] != urlsplit(url)[:2]:
+            raise errors.NotLeadBoxer(
+                f"{self._host} redirects to another host, where the key must not go; correct base_url."
+            )
+        return target
 
     def _wait_as_told(self, pace: Pace, response: requests.Response, path: str, refused: int) -> None:
         server_ms = _date_ms(response.headers.get("Date"))

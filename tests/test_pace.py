@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import pairwise
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from leadboxer_source.pace import told_by
 from leadboxer_source.sandbox import Sandbox, World
-from leadboxer_source.sandbox.server import Request
+from leadboxer_source.sandbox.server import Answer, Request
 from leadboxer_source.settings import RateLimit
 from tests.conftest import NOW_MS, Desk
 
@@ -36,6 +37,23 @@ def test_at_ten_a_minute_no_window_holds_more_and_nobody_is_refused(desk: Desk) 
     assert desk.clock.time() - began < 1.3 * 60 * (most // 10 + 1), (
         "the endpoints take turns instead of going side by side"
     )
+    desk.assert_equal_to_truth()
+
+
+def test_a_request_that_is_sent_elsewhere_on_the_host_is_paced_and_counted_twice(desk: Desk) -> None:
+    desk.with_world(World(seed=5, users=12, days=2, now_ms=NOW_MS), rate_limit="10/minute")
+    answer = desk.server._answer
+
+    def redirecting(request: Request, now: float) -> Answer:
+        if request.endpoint == "sessions" and "hop" not in request.params:
+            return Answer(307, b"", {"Location": f"{request.path}?{urlencode({**request.params, 'hop': '1'})}"})
+        return answer(request, now)
+
+    desk.server._answer = redirecting  # type: ignore[method-assign]  # a server behind another one
+    report = desk.load(rate_limit="10/minute")
+    assert report.requests == desk.requests()
+    assert report.requests["sessions"] == 2 * 12
+    assert sum(report.refusals.values()) == 0
     desk.assert_equal_to_truth()
 
 

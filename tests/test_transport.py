@@ -647,6 +647,20 @@ class TestRedirects:
         assert line.get(site="x").body == {"data": []}
         assert line.urls[1] == "https://api.example/v2/leads?site=x"
 
+    def test_each_of_them_pays_for_its_slot_and_is_counted(self) -> None:
+        hops = [(301, {}, {"Location": "/v2/a/leads"}), (302, {}, {"Location": "b"}), (429, {"retry-after": 3})]
+        line = Line(*hops, (200, {"data": []}), rate_limit=RateLimit(1, 60.0))
+        line.get(site="x")
+        below = "https://api.example/v2/a"
+        assert line.urls == ["https://api.example/v1/leads?site=x", f"{below}/leads", f"{below}/b", f"{below}/b"]
+        assert line.transport.requests == {"leads": 4}
+        assert line.transport.refusals == {"leads": 1}
+        assert line.clock.now_s - NOW >= 180
+
+    def test_a_redirection_without_an_address_is_none(self) -> None:
+        with pytest.raises(errors.RequestRefused, match="status 302"):
+            Line(302).get()
+
     @pytest.mark.parametrize("target", ["https://evil.example/v1/leads", "http://api.example/v1/leads"])
     def test_to_another_host_or_without_tls_they_are_not(self, target: str) -> None:
         line = Line((302, {}, {"Location": target}))
