@@ -12,7 +12,7 @@ from dlt.common import logger
 from pyrate_limiter import Rate, RateItem
 
 from leadboxer_source import errors, settings, stores
-from leadboxer_source.clock import Clock
+from leadboxer_source.clock import Clock, http_date
 from leadboxer_source.settings import RateLimit
 from leadboxer_source.stores import Place
 
@@ -30,27 +30,40 @@ class Told(NamedTuple):
 
 
 def told_by(headers: Mapping[str, str], body: Any, now: float) -> Told:
-    """Reads a 429: how long to wait (header, else body, else reset time) and which limit was hit."""
+    """Reads a 429: how long to wait (header, else body, else reset time) and which limit was hit.
+
+    Args:
+        headers: Of the answer.
+        body: Of the answer.
+        now: Epoch seconds, by the server's clock.
+    """
     body = body if isinstance(body, dict) else {}
     requests_allowed = positive(body.get("rate-limit"))
     period = _PERIOD_SECONDS.get(str(body.get("rate-limit-period")).lower())
     rate = RateLimit(int(requests_allowed), period) if requests_allowed and requests_allowed >= 1 and period else None
     reset = positive(body.get("rate-limit-reset"))
     waits = (
-        positive(headers.get("Retry-After")),
+        retry_after(headers, now),
         positive(body.get("retry-after")),
         positive(reset - now) if reset else None,
     )
     return Told(next((wait for wait in waits if wait), None), rate)
 
 
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """How long the header `Retry-After` asks to wait: so many seconds, or up to a date of the server's clock."""
+    told = headers.get("Retry-After")
+    date = http_date(told)
+    return positive(told) if date is None else positive(date - now)
+
+
 def positive(value: Any) -> float | None:
-    """The value as a number, or `None` for what is none, zero or negative."""
+    """The value as a number, or `None` for what is none, endless, zero or negative."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if number > 0 else None
+    return number if 0 < number < inf else None
 
 
 class _Window:

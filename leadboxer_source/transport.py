@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -29,14 +28,17 @@ from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from leadboxer_source import errors, settings
-from leadboxer_source.clock import Clock, SystemClock
-from leadboxer_source.pace import Pace, positive, told_by
+from leadboxer_source.clock import Clock, SystemClock, http_date
+from leadboxer_source.pace import Pace, retry_after, told_by
 from leadboxer_source.settings import Settings
 from leadboxer_source.stores import store_of
 
 _PIECE_BYTES = 65_536
 _HOPS = 3
 """Redirections of one request that are followed."""
+
+_REFUSALS = 10
+"""Refusals in a row after which waiting as told is no use."""
 
 _UNKNOWN_HOST, _REFUSED = "the host name is unknown", "connection refused"
 _ON_THE_WAY = {
@@ -238,26 +240,31 @@ class Transport:
         return target
 
     def _wait_as_told(self, pace: Pace, response: requests.Response, path: str, refused: int) -> None:
-        server_ms = _date_ms(response.headers.get("Date"))
-        # `rate-limit-reset` is a time of the server's clock; this machine's may be hours wrong
-        now = self.clock.time() if server_ms is None else server_ms / 1000
-        told = told_by(response.headers, _json(response), now)
+        told = told_by(response.headers, _json(response), self._server_now(response))
         wait = told.wait_seconds if told.wait_seconds is not None else 60.0
         # a server that keeps refusing after the wait it asked for is given more each time
         wait = max(wait, min(2.0 ** (refused - 1) - 1, 60.0))
-        if wait > settings.QUOTA_WAIT_SECONDS or refused > 10:
+        if wait > settings.QUOTA_WAIT_SECONDS:
             pace.spent = errors.QuotaExhausted(
                 f"LeadBoxer's quota for {path} is spent for {wait / 3600:.1f} hours; run again after that.", wait
             )
-            raise pace.spent
-        pace.hold(wait * random.uniform(1.02, 1.05))  # noqa: S311 - jitter, not a secret
-        if told.rate:
-            pace.learn(told.rate)
+        elif refused > _REFUSALS:
+            pace.spent = errors.QuotaExhausted(
+                f"LeadBoxer refused {path} for its quota {refused} times in a row, "
+                "each time after the wait that it had asked for; run again later.",
+                wait,
+            )
+        else:
+            pace.hold(wait * random.uniform(1.02, 1.05))  # noqa: S311 - jitter, not a secret
+            if told.rate:
+                pace.learn(told.rate)
+            return
+        raise pace.spent
 
     def _read(self, response: requests.Response, path: str) -> Reply:
         status = response.status_code
         if status >= 500 or status == 408:
-            raise _Failed(f"status {status}", wait_seconds=positive(response.headers.get("Retry-After")))
+            raise _Failed(f"status {status}", wait_seconds=retry_after(response.headers, self._server_now(response)))
         body = _json(response)
         if status == 401:
             raise errors.CredentialsRejected(
@@ -287,7 +294,13 @@ class Transport:
             raise _Failed("no JSON but a web page" if foreign else "torn or empty JSON", foreign=foreign)
         if isinstance(body, dict) and body.get("responseCode") not in (None, 0, "0"):
             raise _Failed(f"responseCode {self._clipped(body['responseCode'])}")
-        return Reply(body, _date_ms(response.headers.get("Date")))
+        server_s = http_date(response.headers.get("Date"))
+        return Reply(body, None if server_s is None else int(server_s * 1000))
+
+    def _server_now(self, response: requests.Response) -> float:
+        """Epoch seconds by the server's clock, which the times that it names go by; this machine's may be wrong."""
+        server_s = http_date(response.headers.get("Date"))
+        return self.clock.time() if server_s is None else server_s
 
     def _clipped(self, text: object) -> str:
         """Text of the API, short and on one line; a key, an id or an address in it is not repeated."""
@@ -343,10 +356,3 @@ def _back_off(attempt: RetryCallState) -> float:
     asked = failure.wait_seconds if isinstance(failure, _Failed) and failure.wait_seconds else 0.0
     wait = float(2 ** (attempt.attempt_number - 1)) * random.uniform(1.0, 1.25)  # noqa: S311 - jitter, not a secret
     return max(wait, min(asked, 120.0))
-
-
-def _date_ms(header: str | None) -> int | None:
-    try:
-        return int(parsedate_to_datetime(header).timestamp() * 1000) if header else None
-    except (TypeError, ValueError):
-        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from email.utils import formatdate
 from itertools import pairwise
 from pathlib import Path
@@ -101,6 +102,12 @@ class TestWhatA429Tells:
             ({}, [], None),
             ({}, None, None),
             ({"Retry-After": "nan"}, {"retry-after": "4"}, 4.0),
+            ({"Retry-After": "inf"}, {"retry-after": "4"}, 4.0),
+            ({"Retry-After": "Wed, 18 Nov 2026 11:07:40 GMT"}, {"retry-after": 3}, 60.0),
+            ({"Retry-After": "Wednesday, 18-Nov-26 11:07:40 GMT"}, {"retry-after": 3}, 60.0),
+            ({"Retry-After": "Wed Nov 18 11:07:40 2026"}, {"retry-after": 3}, 60.0),
+            ({"Retry-After": "Wed, 18 Nov 2026 11:06:40 GMT"}, {"retry-after": 3}, 3.0),
+            ({"Retry-After": "Wed, 18 Nov 2026 11:05:40 GMT"}, {}, None),
         ],
     )
     def test_how_long_to_wait(self, headers: dict[str, str], body: Any, wait: float | None) -> None:
@@ -366,6 +373,15 @@ class TestRequests:
         (sent,) = line.wire.sent
         assert (sent.method, line.urls) == ("GET", ["https://api.example/v1/leads?site=x&limit=3"])
 
+    def test_a_date_that_names_no_zone_is_in_utc(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        try:
+            assert Line((200, {}, {"Date": "Wed Nov 18 11:06:40 2026"})).get().server_ms == 1_795_000_000_000
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+
     @pytest.mark.parametrize("date", [None, "", "soon"])
     def test_a_clock_that_is_not_told_is_not_known(self, date: str | None) -> None:
         assert Line((200, {}, {"Date": date} if date is not None else {})).get().server_ms is None
@@ -566,6 +582,14 @@ class TestFailures:
         line.get()
         assert least <= line.clock.slept[0] <= most
 
+    @pytest.mark.parametrize("hours_ahead", [-1, 0, 1])
+    def test_a_date_up_to_which_a_broken_server_asks_to_wait_is_one_of_its_own_clock(self, hours_ahead: int) -> None:
+        server_s = NOW + 3_600 * hours_ahead
+        dates = {"Date": formatdate(server_s, usegmt=True), "Retry-After": formatdate(server_s + 30, usegmt=True)}
+        line = Line((503, {}, dates))
+        line.get()
+        assert line.clock.slept == [30]
+
     def test_a_token_is_sent_once(self) -> None:
         line = Line(500)
         with pytest.raises(errors.ApiUnavailable):
@@ -692,6 +716,12 @@ class TestQuota:
         refused = 429, {"rate-limit-reset": server_s + 9}, {"Date": formatdate(server_s, usegmt=True)}
         assert 9 <= sum(self.waits(refused)) < 10
 
+    @pytest.mark.parametrize("hours_ahead", [-1, 0, 1])
+    def test_a_date_in_its_header_is_one_of_the_servers_clock(self, hours_ahead: int) -> None:
+        server_s = NOW + 3_600 * hours_ahead
+        dates = {"Date": formatdate(server_s, usegmt=True), "Retry-After": formatdate(server_s + 9, usegmt=True)}
+        assert 9 <= sum(self.waits((429, {}, dates))) < 10
+
     @pytest.mark.parametrize(
         ("body", "told"),
         [({"retry-after": 7}, 7), ({}, 60), ({"retry-after": 850}, 850), ({"rate-limit-reset": NOW + 9}, 9)],
@@ -718,7 +748,6 @@ class TestQuota:
             ([(429, {"retry-after": 7_200})], 2.0),
             ([(429, {"retry-after": 3_600_000})], 1_000.0),
             ([(429, {"retry-after": 901})], 901 / 3_600),
-            ([(429, {"retry-after": 1})] * 11, 60 / 3_600),
         ],
     )
     def test_a_quota_that_no_run_outlasts_ends_it(self, script: list[Any], hours: float) -> None:
@@ -730,6 +759,18 @@ class TestQuota:
             f"LeadBoxer's quota for leads is spent for {hours:.1f} hours; run again after that."
         )
         assert error.value.wait_seconds == hours * 3_600
+
+    @pytest.mark.parametrize(("asked", "last"), [(1, 60.0), (100, 100.0)])
+    def test_a_server_that_refuses_after_every_wait_it_asked_for_ends_the_run(self, asked: int, last: float) -> None:
+        line = Line(*[(429, {"retry-after": asked})] * 99)
+        with pytest.raises(errors.QuotaExhausted) as error:
+            line.get()
+        assert len(line.wire.sent) == 11
+        assert str(error.value) == (
+            "LeadBoxer refused leads for its quota 11 times in a row, each time after the wait that it had asked for; "
+            "run again later."
+        )
+        assert error.value.wait_seconds == last
 
     def test_the_limit_that_a_refusal_names_is_kept_from_then_on(self) -> None:
         body = {"retry-after": 1, "rate-limit": 2, "rate-limit-period": "minute"}
