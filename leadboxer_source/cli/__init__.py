@@ -10,6 +10,7 @@ import importlib
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_USAGE
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         told = tell(error)
         click.echo(f"leadboxer: {told.text}", err=True)
         return told.exit_code
