@@ -304,7 +304,8 @@ class Transport:
 
     def _clipped(self, text: object) -> str:
         """Text of the API, short and on one line; a key, an id or an address in it is not repeated."""
-        words = str(text).replace(self._config.api_key, "...").split()
+        said = str(text).replace(self._config.api_key, "...")
+        words = "".join(char if char.isprintable() else " " for char in said).split()
         return " ".join("..." if "@" in word or sum(map(str.isdigit, word)) > 6 else word for word in words)[:200]
 
 

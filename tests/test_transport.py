@@ -645,6 +645,7 @@ class TestFailures:
             ({"detail": "tel 1234567"}, " (tel ...)"),
             ({"detail": "id 123456 \n is fine"}, " (id 123456 is fine)"),
             ({"detail": "x" * 300}, f" ({'x' * 200})"),
+            ({"detail": "no\x1b[2J\x9b such\u202e é"}, " (no [2J such é)"),
         ],
     )
     @pytest.mark.parametrize("status", [300, 400, 404, 422])
