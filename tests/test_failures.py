@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from leadboxer_source import Report, SyncResult
+from leadboxer_source.cli import main
 from leadboxer_source.errors import ApiUnavailable
 from leadboxer_source.sandbox import Faults, Profile, World
 from leadboxer_source.sandbox.faults import RETRYABLE
@@ -83,6 +87,37 @@ def test_a_poisoned_user_is_set_aside_and_loaded_whole_when_it_heals(desk: Desk)
     desk.server.faults.heal(user)
     desk.load()
     desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "how", "joined"),
+    [
+        ([], "All is covered", ", but"),
+        (
+            ["--end-date", f"{datetime.now(timezone.utc) + timedelta(1):%Y-%m-%d}"],
+            "All of that stretch is loaded",
+            ", but",
+        ),
+        (["--max-requests", "60"], "Requests used up; run it again to go on", "."),
+    ],
+    ids=["all", "one-off", "a part"],
+)
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_sync_says_at_its_end_what_it_could_not_read(
+    desk: Desk, arguments: list[str], how: str, joined: str, number: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    desk.with_world(World(seed=5, users=60, days=3, now_ms=int(time.time() * 1000)), clock=time.time)
+    desk.configure(monkeypatch, rate_limit="unlimited", limiter_store=":memory:", chunk_size="10")
+    for user_id in sorted(desk.world.user_ids(), key=desk.world.last_ms)[60 - number :]:
+        desk.server.faults.poison(user_id, "400")
+    main(["sync", *arguments])
+    [closing, *_] = capsys.readouterr().out.splitlines()
+    named = "1 user or session" if number == 1 else f"{number} users or sessions"
+    but = f"{joined} {named} could not be read whole yet: the table load_failures names them" if number else ""
+    assert closing == f"{how}{but}."
+    main(["sync", *arguments, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["set_aside"] == told["runs"][-1]["set_aside"] == number
 
 
 @pytest.mark.parametrize("endpoint", ["sessions", "events"])

@@ -83,15 +83,22 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
         raise KeyboardInterrupt(stop.told()) from None
     if as_json:
         runs = [asdict(run) for run in result.runs]
-        say(json.dumps({"complete": result.complete, "stopped": result.stopped, "runs": runs}))
+        ended = {"complete": result.complete, "stopped": result.stopped, "set_aside": result.set_aside}
+        say(json.dumps({**ended, "runs": runs}))
     else:
         named = {"leads": LISTING}
         requests = ", ".join(f"{count:,} {named.get(name, name)}" for name, count in result.requests.items())
         why = ENDED.get(result.stopped, result.stopped).capitalize()
         if account.get("end_date"):
-            how = "All of that stretch is loaded" if result.complete else f"{why}; run it again, it begins anew"
+            is_all = result.stopped == "covered"
+            how = "All of that stretch is loaded" if is_all else f"{why}; run it again, it begins anew"
         else:
-            how = "All is covered" if result.complete else f"{why}; run it again to go on"
+            is_all = result.complete
+            how = "All is covered" if is_all else f"{why}; run it again to go on"
+        if result.set_aside:
+            left = "1 user or session" if result.set_aside == 1 else f"{result.set_aside:,} users or sessions"
+            how += f"{', but' if is_all else '.'} {left} could not be read whole yet: "
+            how += "the table load_failures names them"
         say(f"{how}.\nRead {_rows(result.loaded)} into {place}.\nRequests: {requests or 'none'}.")
     return 0 if result.complete else STOPPED_WITH_PROGRESS
 
