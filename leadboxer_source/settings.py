@@ -95,7 +95,13 @@ QUOTA_WAIT_SECONDS = 900.0
 """The longest wait for quota that is sat out. A longer one (a day's quota) ends the slice with what was read."""
 
 MAX_FAILURES = 20
-"""Children of one run that may fail for good and be set aside. More is an outage: committing would hide it."""
+"""Users in a row whose children may fail for good and be set aside. More is an outage: committing would hide it."""
+
+MAX_DENIED = 2
+"""Users in a row who may be refused (403) before anybody was read. More means that the key may read nobody."""
+
+MAX_UNKNOWN = 50
+"""Children that the API does not know which are set aside to be asked for once more: users merge all the time."""
 
 MAX_SET_ASIDE = 200
 """Children kept in state to be asked again. It bounds the state; a run that would need more claims less."""

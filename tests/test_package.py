@@ -29,6 +29,7 @@ ORDER = [
     "client",
     "lanes",
     "listing",
+    "failures",
     "children",
     "report",
     "survey",
