@@ -111,7 +111,9 @@ class Client:
         if records is not None and len(records) >= limit:
             try:
                 more = self._records(endpoint, parent, limit * settings.CHILD_LIMIT_FACTOR, once=once)
-            except errors.RequestRefused:
+            except (errors.RequestRefused, errors.ApiUnavailable, errors.NotLeadBoxer):
+                more = None
+            if more is None or len(more) < len(records):
                 return Answer(records, truncated=True)  # the API takes no higher limit
             limit, records = limit * settings.CHILD_LIMIT_FACTOR, more
         if records is None:
@@ -125,7 +127,7 @@ class Client:
             try:
                 records = self._records(endpoint, parent, limit, once=once)
             except errors.RequestRefused as refusal:
-                if refusal.status != 400 or limit == limits[-1]:
+                if not refusal.may_be_for_its_limit or limit == limits[-1]:
                     raise
             else:
                 self._limits[endpoint] = (limit,)

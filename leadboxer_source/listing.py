@@ -263,7 +263,7 @@ class Lister:
         except errors.RequestRefused as refusal:
             if token is not None:
                 raise _ChainBroken(f"status {refusal.status} to a token") from None
-            if refusal.status != 400 or self._limit == settings.FALLBACK_PAGE_LIMIT:
+            if not refusal.may_be_for_its_limit or self._limit == settings.FALLBACK_PAGE_LIMIT:
                 raise
             self._limit = settings.FALLBACK_PAGE_LIMIT
             return self._page(days, token, listing)

@@ -301,7 +301,7 @@ def _survey(
         try:
             page = client.page(days, ask.token, limit)
         except errors.RequestRefused as refusal:
-            if refusal.status != 400 or limit == settings.FALLBACK_PAGE_LIMIT or ask.token:
+            if not refusal.may_be_for_its_limit or limit == settings.FALLBACK_PAGE_LIMIT or ask.token:
                 raise
             limit = settings.FALLBACK_PAGE_LIMIT
             survey.refused(limit)

@@ -89,7 +89,7 @@ ATTEMPTS = 7
 """Tries of one request. With the waits between (1, 2, 4, ... seconds) they outlast a minute's trouble."""
 
 FIRST_ATTEMPTS = 3
-"""Tries before anything was ever answered: a wrong address should be told in seconds, not minutes."""
+"""Tries where the address looks wrong and has never answered: that should be told in seconds, not minutes."""
 
 QUOTA_WAIT_SECONDS = 900.0
 """The longest wait for quota that is sat out. A longer one (a day's quota) ends the slice with what was read."""

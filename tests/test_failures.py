@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from leadboxer_source import settings
+from leadboxer_source import Report, SyncResult, settings
+from leadboxer_source.cli import main
+from leadboxer_source.errors import ApiUnavailable
 from leadboxer_source.sandbox import Faults, Profile, World
 from leadboxer_source.sandbox.faults import RETRYABLE
 from tests.conftest import NOW_MS, Desk
@@ -29,6 +35,32 @@ def test_at_a_fifth_of_faulty_requests_the_load_ends_equal_to_the_truth(desk: De
     desk.server.faults = Faults.mixed(0.2, seed=1)
     desk.load_until_done()
     desk.assert_equal_to_truth()
+
+
+def sync_with(desk: Desk, befalls: Callable[[Desk], None]) -> SyncResult:
+    """Syncs in several slices; something happens between the first and the second."""
+    desk.with_world(World(seed=5, users=20, days=20, now_ms=NOW_MS))
+    ended: set[str] = set()
+
+    def watch(report: Report) -> None:
+        if report.stopped and report.run_id not in ended:
+            ended.add(report.run_id)
+            if len(ended) == 1:
+                befalls(desk)
+
+    result, _ = desk.sync(rate_limit="10/minute", slice_minutes=1, chunk_size=5, watch=watch)
+    return result
+
+
+@pytest.mark.parametrize("fault", ["503_empty", "html_200", "reset"])
+def test_a_moments_trouble_when_a_slice_begins_does_not_end_a_sync(desk: Desk, fault: str) -> None:
+    assert sync_with(desk, lambda desk: desk.server.faults.fail_next("leads", fault, times=4)).complete
+    desk.assert_equal_to_truth()
+
+
+def test_a_server_that_is_gone_after_a_slice_is_no_typing_error_in_its_address(desk: Desk) -> None:
+    with pytest.raises(ApiUnavailable, match=r"connection refused; what was loaded is kept, run again later\.$"):
+        sync_with(desk, lambda desk: desk.server.stop())
 
 
 @pytest.mark.parametrize("fault", ["500", "400", "html_200"])
@@ -55,6 +87,37 @@ def test_a_poisoned_user_is_set_aside_and_loaded_whole_when_it_heals(desk: Desk)
     desk.server.faults.heal(user)
     desk.load()
     desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "how", "joined"),
+    [
+        ([], "All is covered", ", but"),
+        (
+            ["--end-date", f"{datetime.now(timezone.utc) + timedelta(1):%Y-%m-%d}"],
+            "All of that stretch is loaded",
+            ", but",
+        ),
+        (["--max-requests", "60"], "Requests used up; run it again to go on", "."),
+    ],
+    ids=["all", "one-off", "a part"],
+)
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_sync_says_at_its_end_what_it_could_not_read(
+    desk: Desk, arguments: list[str], how: str, joined: str, number: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    desk.with_world(World(seed=5, users=60, days=3, now_ms=int(time.time() * 1000)), clock=time.time)
+    desk.configure(monkeypatch, rate_limit="unlimited", limiter_store=":memory:", chunk_size="10")
+    for user_id in sorted(desk.world.user_ids(), key=desk.world.last_ms)[60 - number :]:
+        desk.server.faults.poison(user_id, "400")
+    main(["sync", *arguments])
+    [closing, *_] = capsys.readouterr().out.splitlines()
+    named = "1 user or session" if number == 1 else f"{number} users or sessions"
+    but = f"{joined} {named} could not be read whole yet: the table load_failures names them" if number else ""
+    assert closing == f"{how}{but}."
+    main(["sync", *arguments, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["set_aside"] == told["runs"][-1]["set_aside"] == number
 
 
 @pytest.mark.parametrize("endpoint", ["sessions", "events"])

@@ -24,6 +24,7 @@ class Profile:
         list_state: The list as it was on the first page, or as it is at each page, so that rows move between pages.
         limit_rule: What happens to a limit above `max_limit`.
         max_limit: The largest page.
+        too_large: Status of the answer to a limit that is refused as too large.
         strict_time_field: Whether `timeField` must be given.
         malformed_filter: Whether a filter that cannot be read is refused or left out.
         range_end: Whether `between` includes its last day.
@@ -55,6 +56,7 @@ class Profile:
     list_state: Literal["snapshot", "live"] = "snapshot"
     limit_rule: Literal["cap", "reject", "uncapped"] = "cap"
     max_limit: int = 1000
+    too_large: Literal[400, 413, 422] = 400
     strict_time_field: bool = False
     malformed_filter: Literal["reject", "ignore"] = "reject"
     range_end: Literal["inclusive", "exclusive"] = "inclusive"

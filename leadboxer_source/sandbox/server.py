@@ -19,7 +19,7 @@ from aiohttp import web
 from leadboxer_source.sandbox import answers, query
 from leadboxer_source.sandbox.faults import Faults
 from leadboxer_source.sandbox.profile import Profile
-from leadboxer_source.sandbox.query import Malformed, Query
+from leadboxer_source.sandbox.query import Malformed, Query, TooLarge
 from leadboxer_source.sandbox.world import Record, World
 
 KEY = "sandbox-key-that-opens-nothing"
@@ -337,6 +337,9 @@ class Sandbox:
             if request.endpoint == "detail":
                 return self._detail(world, path.removeprefix("/v1/leads/"), path, now)
             return self._children(world, request.endpoint, params, path)
+        except TooLarge as refused:
+            told = answers.bad_request(path, str(refused))
+            return _json(self.profile.too_large, {**told, "status": self.profile.too_large})
         except Malformed as malformed:
             return _json(400, answers.bad_request(path, str(malformed)))
 
@@ -396,7 +399,7 @@ class Sandbox:
         limit = _number(params.get("limit", "50"), "limit")
         if limit > self.profile.max_limit and self.profile.limit_rule != "uncapped":
             if self.profile.limit_rule == "reject":
-                raise Malformed("Parameter 'limit' is too large")
+                raise TooLarge("Parameter 'limit' is too large")
             return self.profile.max_limit
         return limit
 
@@ -424,7 +427,7 @@ class Sandbox:
         profile = self.profile
         limit = _number(params["limit"], "limit")
         if limit > (profile.children_max_limit or limit):
-            raise Malformed("Parameter 'limit' is too large")
+            raise TooLarge("Parameter 'limit' is too large")
         if endpoint == "sessions":
             lead_id = params["leadId"]
             found = world.session_records(lead_id)
