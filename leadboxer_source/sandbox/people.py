@@ -133,8 +133,12 @@ Kestrelbay Shipping Pte Ltd|kestrelbay.example|Singapore|483111|Deep Sea Freight
 _COMPANIES_PASSED = tuple(accumulate(1 / (rank + 2) for rank in range(len(_COMPANIES))))
 _OFFICES = {company.domain: f"198.51.100.{10 + 12 * place}" for place, company in enumerate(_COMPANIES)}
 
+_ENGINES = {
+    "BLINK": "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/149.0.0.0",
+    "WEBKIT": "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.4",
+}
 _DEVICES = [
-    Device(*row)
+    Device(*row)._replace(agent=" ".join(["Mozilla/5.0", *(_ENGINES.get(word, word) for word in row[-1].split())]))
     for row in _rows("""
 Chrome|149.0.0.0|Windows 10|1920|1080|24|(Windows NT 10.0; Win64; x64) BLINK Safari/537.36
 Chrome|149.0.0.0|Windows 10|1536|864|24|(Windows NT 10.0; Win64; x64) BLINK Safari/537.36
@@ -148,10 +152,6 @@ Chrome|149.0.0.0|Android 10|412|915|24|(Linux; Android 10; K) BLINK Mobile Safar
 """)
 ]
 _DEVICES_PASSED = tuple(accumulate((22, 16, 14, 12, 7, 7, 4, 10, 8)))
-_ENGINES = {
-    "BLINK": "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/149.0.0.0",
-    "WEBKIT": "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.4",
-}
 
 # Ada is kept for the first person of every world: examples name her
 _FIRST_NAMES = [
@@ -215,14 +215,6 @@ def visitor(seed: int, number: int, *, hostile: bool) -> Visitor:
 def headquarters(company: Company) -> Place:
     """Returns where a company is."""
     return _BY_CITY[company.city]
-
-
-def user_agent(device: Device) -> str:
-    """Returns what a browser calls itself."""
-    agent = device.agent
-    for short, engine in _ENGINES.items():
-        agent = agent.replace(short, engine)
-    return f"Mozilla/5.0 {agent}"
 
 
 def _home(dice: Dice, number: int) -> tuple[Company | None, Place]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from leadboxer_source.sandbox.people import Company, Visitor, headquarters, user_agent
+from leadboxer_source.sandbox.people import Company, Visitor, headquarters
 from leadboxer_source.sandbox.visits import Hit, Visit, visit
 
 Record = dict[str, Any]
@@ -51,7 +51,7 @@ class Session:
     def happened(self) -> Visit:
         """Returns what happened, a hit for each event."""
         drawn = visit(self.visitor, self.start_ms, 1 + max(event.number for event in self.events))
-        return drawn._replace(hits=[drawn.hits[event.number] for event in self.events])
+        return Visit(drawn.channel, [drawn.hits[event.number] for event in self.events])
 
 
 class User:
@@ -193,7 +193,7 @@ def _seen(visitor: Visitor, happened: Visit) -> Record:
         "browser": device.browser,
         "browser_version": device.version,
         "platform": device.platform,
-        "user_agent": user_agent(device),
+        "user_agent": device.agent,
         "resolution_width": device.width,
         "resolution_height": device.height,
         "colors": device.colors,

@@ -111,14 +111,13 @@ def visit(visitor: Visitor, start_ms: int, hits: int) -> Visit:
     channel = dice.weighted(_CHANNELS, _PASSED)
     found = [hit for hit, _ in zip(_hits(dice, visitor, channel), range(hits), strict=False)]
     if visitor.hostile:
-        found = [
-            hit._replace(
-                properties=hostile.properties(visitor.number, place),
-                info={"plan": "team", "seats": visitor.number} if place == 1 else hit.info,
-            )
-            for place, hit in enumerate(found)
-        ]
+        found = [_hostile(hit, visitor.number, place) for place, hit in enumerate(found)]
     return Visit(channel.name, found)
+
+
+def _hostile(hit: Hit, number: int, place: int) -> Hit:
+    info = {"plan": "team", "seats": number} if place == 1 else hit.info
+    return Hit(hit.title, hit.path, hit.query, hit.referrer, hostile.properties(number, place), info)
 
 
 def _hits(dice: Dice, visitor: Visitor, channel: Channel) -> Iterator[Hit]:

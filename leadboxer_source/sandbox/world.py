@@ -267,7 +267,9 @@ class World:
     def _draw(self, number: int) -> tuple[str, list[list[int]]]:
         """The end of a user's ids, and the times of the events of their visits, all oldest first."""
         dice = self._dice(number)
-        dice.random()  # when they were there last
+        share = dice.random()
+        if number % 10 == 1:  # neighbours share the very same millisecond now and then
+            share = self._dice(number - 1).random()
         dice.random()
         sessions = (
             1 + int(dice.expovariate(1 / (self._sessions_per_user - 0.5))) if self._sessions_per_user > 0.5 else 1
@@ -278,25 +280,20 @@ class World:
         ]
         span_ms = int(dice.random() * 200 * DAY_MS) if len(sizes) > 1 else 0
         suffix = str(dice.randint(100_000_000, 4_000_000_000))
+        offset = people.utc_offset(self.seed, number)
+        # neighbours that share a moment share its clock
+        clock = people.utc_offset(self.seed, number - 1) if number % 10 == 1 else offset
+        end_ms = moment(self._now_ms - int(self._days * DAY_MS), self._now_ms, 1 - share**1.5, clock)
         visits: list[list[int]] = []
-        end_ms = self._last_ms(number)
         for size in reversed(sizes):
+            if visits:
+                latest_ms = visits[-1][0] - _PAUSE_MS
+                end_ms = moment(latest_ms - 2 * span_ms // len(sizes), latest_ms, dice.random(), offset)
             times = [end_ms]
             for _ in range(size - 1):
                 times.append(times[-1] - 2_000 - min(int(dice.expovariate(1 / 40_000)), 500_000))
             visits.append(times[::-1])
-            latest_ms = times[-1] - _PAUSE_MS
-            end_ms = self._at_work(number, latest_ms - 2 * span_ms // len(sizes), latest_ms, dice.random())
         return suffix, visits[::-1]
-
-    def _last_ms(self, number: int) -> int:
-        """When a user was there last; neighbours share the very same millisecond now and then."""
-        number -= number % 10 == 1
-        share = 1 - self._dice(number).random() ** 1.5
-        return self._at_work(number, self._now_ms - int(self._days * DAY_MS), self._now_ms, share)
-
-    def _at_work(self, number: int, lo_ms: int, hi_ms: int, share: float) -> int:
-        return moment(lo_ms, hi_ms, share, people.utc_offset(self.seed, number))
 
     def _start_ms(self, number: int, first_hit_ms: int) -> int:
         """When a visit begins; it was seen to begin before its first hit."""
