@@ -184,7 +184,8 @@ _JOBS = (
 )
 _PROVIDERS = ("Example Telecom", "Sample Broadband", "Specimen Mobile", "Placeholder Cable")
 _PLANS = ("", "", "", "Starter", "Starter", "Team", "Team", "Business")
-_ADA = 2
+ADA = 2
+"""The number of the person whom examples name."""
 
 
 def kind(number: int) -> Kind:
@@ -221,7 +222,7 @@ def _home(dice: Dice, number: int) -> tuple[Company | None, Place]:
     """The company that a user works for, if that is known, and where they live: mostly where their company is."""
     company: Company | None = dice.weighted(_COMPANIES, _COMPANIES_PASSED)
     home, moves = dice.weighted(_PLACES, _PLACES_PASSED), dice.random()
-    if number == _ADA:
+    if number == ADA:
         company, moves = _COMPANIES[0], 1.0
     elif kind(number) == "unidentified" or (kind(number) == "person" and moves < 0.15):
         company = None
@@ -232,9 +233,9 @@ def _home(dice: Dice, number: int) -> tuple[Company | None, Place]:
 
 def _person(dice: Dice, number: int, company: Company | None) -> Person:
     first, last = dice.pick(_FIRST_NAMES), dice.pick(_LAST_NAMES)
-    if number == _ADA:
+    if number == ADA:
         first, last = "Ada", "Moreau"
-    plan, priority = dice.pick(_PLANS), dice.random()
+    plan, priority = dice.pick(_PLANS) if number != ADA else "Team", dice.random()
     tags = (("customer,priority" if priority < 0.3 else "customer") if plan else "prospect") if priority < 0.7 else ""
     domain = company.domain if company else "mail.example"
     return Person(first, last, f"{first}.{last}@{domain}".lower(), dice.pick(_JOBS), tags, plan)

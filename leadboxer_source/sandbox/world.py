@@ -278,6 +278,8 @@ class World:
             1 + min(40, int(dice.expovariate(1 / max(self._events_per_session - 0.5, 0.01))))
             for _ in range(min(sessions, 60))
         ]
+        if number == people.ADA and not self.hostile:
+            sizes = [5, 3, 7]  # a history that examples can show
         span_ms = int(dice.random() * 200 * DAY_MS) if len(sizes) > 1 else 0
         suffix = str(dice.randint(100_000_000, 4_000_000_000))
         offset = people.utc_offset(self.seed, number)
