@@ -20,7 +20,8 @@ from leadboxer_source.sandbox import answers, query
 from leadboxer_source.sandbox.faults import Faults
 from leadboxer_source.sandbox.profile import Profile
 from leadboxer_source.sandbox.query import Malformed, Query, TooLarge
-from leadboxer_source.sandbox.world import Record, World
+from leadboxer_source.sandbox.records import Record
+from leadboxer_source.sandbox.world import World
 
 KEY = "sandbox-key-that-opens-nothing"
 _PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
