@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -96,7 +97,8 @@ class Place(NamedTuple):
                 f"The dataset {self.dataset} would be called {self._kept_name} there: "
                 f"write --dataset {shlex.quote(self._kept_name)}."
             )
-        identity = f"{self.destination}|{path or ''}|{self.dataset}"
+        # a file has several paths, by way of `..` and of links
+        identity = f"{self.destination}|{os.path.realpath(path) if path else ''}|{self.dataset}"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
         target: Any = self.destination
         if path:
