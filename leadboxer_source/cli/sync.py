@@ -68,8 +68,7 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     for sentence in ignored(setting_names()):
         click.echo(sentence, err=True)
     pipeline = place.pipeline()
-    # a file is looked into at no cost; elsewhere it would be one more connection, each time where no state is kept
-    for name in () if as_json or place.file is None or place.is_missing else _others(pipeline, account):
+    for name in () if as_json or place.is_missing else _others(pipeline, account):
         instead = place._replace(name=name).command("sync")
         told = f"The pipeline {name} has loaded this dataset here already; this one begins anew."
         click.echo(f"{told} `{instead}` goes on where that one is.", err=True)
