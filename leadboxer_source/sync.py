@@ -19,12 +19,13 @@ from leadboxer_source.lock import alone
 from leadboxer_source.memory import checkpoint, lifted
 from leadboxer_source.report import Report, Watch, total
 from leadboxer_source.source import leadboxer_source
+from leadboxer_source.state import COVERED
 from leadboxer_source.warehouses import create_indexes
 
 BOOKS = ("load_failures", "load_runs")
 """What a run keeps about itself; loaded whatever else is."""
 
-RESOURCES = ("users", "sessions", "events", "properties", *BOOKS)
+RESOURCES = (*COVERED, *BOOKS)
 
 _RUNS_WITHOUT_EXTRACT = 3
 
@@ -92,7 +93,11 @@ def sync(
     unknown = set(only or ()) - set(RESOURCES)
     if unknown:
         raise ConfigurationInvalid(
-            f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}."
+            f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(COVERED)}."
+        )
+    if only and not set(only) & set(COVERED):
+        raise ConfigurationInvalid(
+            f"{' and '.join(BOOKS)} come with any load: name one of {', '.join(COVERED)}, or leave `only` out."
         )
     configured = found(**config)
     if max_requests is None:
@@ -103,7 +108,7 @@ def sync(
     is_whole = is_plannable(only, configured["end_date"])
     run = partial(_run, pipeline, only, watch, file_format, is_whole=is_whole, **config)
     with alone(pipeline):
-        return _until_covered(run, max_minutes, max_requests, slice_minutes)
+        return _until_covered(pipeline.pipeline_name, run, max_minutes, max_requests, slice_minutes)
 
 
 def is_plannable(only: Sequence[str] | None, end_date: object) -> bool:
@@ -112,7 +117,11 @@ def is_plannable(only: Sequence[str] | None, end_date: object) -> bool:
 
 
 def _until_covered(
-    run: Callable[..., Report | None], max_minutes: float | None, max_requests: int | None, slice_minutes: float
+    name: str,
+    run: Callable[..., Report | None],
+    max_minutes: float | None,
+    max_requests: int | None,
+    slice_minutes: float,
 ) -> SyncResult:
     result, started, idle_runs = SyncResult(), time.monotonic(), 0
     while True:
@@ -128,7 +137,7 @@ def _until_covered(
             # dlt first loads what an earlier run had extracted, and does not touch the source in that run
             idle_runs += 1
             if idle_runs > _RUNS_WITHOUT_EXTRACT:
-                raise LeadBoxerError("Packages of an earlier run cannot be loaded; see `dlt pipeline ... info`.")
+                raise LeadBoxerError(f"Packages of an earlier run cannot be loaded; see `dlt pipeline {name} info`.")
             continue
         result.runs.append(report)
         result.stopped = report.stopped

@@ -34,7 +34,7 @@ from leadboxer_source.sync import is_plannable, sync
 @with_account
 @click.option("--start-date", help="Load users seen since then (UTC).")
 @click.option("--end-date", help="One-off load of users seen before then; marks nothing as loaded.")
-@click.option("--only", help="Resources to load, separated by commas.")
+@click.option("--only", help="Some of users, sessions, events, properties, separated by commas.")
 @click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop after so long; what is begun then is finished.")
 @click.option(
     "--max-requests",
