@@ -100,11 +100,13 @@ def sync(
             f"{' and '.join(BOOKS)} come with any load: name one of {', '.join(COVERED)}, or leave `only` out."
         )
     configured = found(**config)
-    if max_requests is None:
-        max_requests = configured["max_requests"]
-    if slice_minutes is None:
-        slice_minutes = configured["max_minutes"]
-    settings.refuse_too_little(max_minutes=max_minutes, max_requests=max_requests)
+    max_minutes = settings.parse_number(max_minutes, "max_minutes")
+    max_requests = settings.parse_number(
+        configured["max_requests"] if max_requests is None else max_requests, "max_requests"
+    )
+    slice_minutes = settings.parse_number(
+        configured["max_minutes"] if slice_minutes is None else slice_minutes, "slice_minutes", "max_minutes"
+    )
     is_whole = is_plannable(only, configured["end_date"])
     run = partial(_run, pipeline, only, watch, file_format, is_whole=is_whole, **config)
     with alone(pipeline):
