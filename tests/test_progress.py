@@ -274,7 +274,7 @@ def test_a_second_signal_stops_at_once_and_loses_the_slice_only(desk: Desk) -> N
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
-    assert process.returncode == 3, told
+    assert process.returncode == 130, told
     assert "leadboxer: Stopped; no slice was finished, so nothing of this load is kept. Run it again.\n" in told
     assert "not kept" in told
     assert desk.rows("SELECT count(*) FROM users") == before
