@@ -422,7 +422,7 @@ def test_an_outage_is_told(configured: Desk, capsys: Any) -> None:
     assert main(["sync", "--db", "out.duckdb"]) == 1
     shown = capsys.readouterr().err
     told = sentence_in(shown)
-    assert told.startswith("More than 20 requests of this run failed for good")
+    assert told.startswith("More than 20 users in a row could not be read")
     assert told.endswith(" Nothing of this run is kept, but all of earlier ones; run again later.")
     assert told.count("kept") == 1
     assert is_documented(told), told
