@@ -13,10 +13,8 @@ from pyrate_limiter import Rate, RateItem
 
 from leadboxer_source import errors, settings, stores
 from leadboxer_source.clock import Clock, http_date
-from leadboxer_source.settings import RateLimit
+from leadboxer_source.settings import PERIOD_SECONDS, RateLimit
 from leadboxer_source.stores import Place
-
-_PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 30 * 86_400.0}
 
 _SET_BACK_MS = 60_000
 """A stamp so much later than now was made before the clock was set back; it would hold requests back for long."""
@@ -39,7 +37,7 @@ def told_by(headers: Mapping[str, str], body: Any, now: float) -> Told:
     """
     body = body if isinstance(body, dict) else {}
     requests_allowed = positive(body.get("rate-limit"))
-    period = _PERIOD_SECONDS.get(str(body.get("rate-limit-period")).lower())
+    period = PERIOD_SECONDS.get(str(body.get("rate-limit-period")).lower())
     rate = RateLimit(int(requests_allowed), period) if requests_allowed and requests_allowed >= 1 and period else None
     reset = positive(body.get("rate-limit-reset"))
     waits = (

@@ -140,6 +140,10 @@ PLACEHOLDERS = {"site": ("your-dataset-id", "dataset id"), "api_key": ("your-api
 """What `.dlt/example.secrets.toml` has in the place of a user's own, and what belongs there."""
 
 
+PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+"""Periods of which a limit may be, by LeadBoxer's names."""
+
+
 @dataclass(frozen=True)
 class RateLimit:
     """So many requests in any window of `period_seconds`, to one endpoint."""
@@ -148,7 +152,7 @@ class RateLimit:
     period_seconds: float
 
     def __str__(self) -> str:
-        unit = next((name for name, seconds in _PERIODS.items() if seconds == self.period_seconds), None)
+        unit = next((name for name, seconds in PERIOD_SECONDS.items() if seconds == self.period_seconds), None)
         return f"{self.requests}/{unit or f'{self.period_seconds:g} s'}"
 
 
@@ -252,9 +256,6 @@ def parse(now_ms: int, **given: Any) -> Settings:
     return Settings(start_ms=start_ms, end_ms=end_ms, **{**given, **parsed})
 
 
-_PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
-
-
 def parse_rate_limit(rate: str) -> RateLimit | None:
     """Parses `"10/minute"`, `"10/second"` or `"unlimited"` (`None`).
 
@@ -269,7 +270,7 @@ def parse_rate_limit(rate: str) -> RateLimit | None:
         raise ConfigurationInvalid(
             f"rate_limit {rate!r} is not a rate: write it like '10/minute' or '10/second', or 'unlimited'."
         )
-    return RateLimit(int(match[1]), _PERIODS[match[2]])
+    return RateLimit(int(match[1]), PERIOD_SECONDS[match[2]])
 
 
 def parse_instant(value: object, name: str) -> int | None:

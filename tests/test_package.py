@@ -24,6 +24,9 @@ ORDER = [
     "tables",
     "privacy",
     "rows",
+    "contract",
+    "destination",
+    "warehouses",
     "stores",
     "pace",
     "transport",
@@ -37,10 +40,13 @@ ORDER = [
     "plan",
     "journal",
     "connection",
+    "budgets",
     "slice",
     "slices",
     "source",
+    "configured",
     "lock",
+    "memory",
     "sync",
     "upkeep",
     "check",
@@ -59,6 +65,10 @@ def imports_of(path: Path) -> set[str]:
             below = (node.module or "").split(".")[1:2]
             found |= set(below) or {alias.name for alias in node.names}
     return found
+
+
+def test_every_module_has_its_place() -> None:
+    assert sorted(ORDER) == sorted(file.stem for file in PACKAGE.glob("*.py") if file.stem != "__init__")
 
 
 def test_arrows_point_one_way() -> None:
