@@ -42,11 +42,18 @@ class Dice:
         return options[bisect_right(passed, self.random() * passed[-1])]
 
 
-def moment(lo_ms: int, hi_ms: int, share: float, utc_offset: int = 0) -> int:
-    """Returns when in `[lo_ms, hi_ms)` this share of the visits has been, by the hours of a place's week."""
-    shift = utc_offset * _HOUR_MS - _MONDAY_MS
-    lo, hi = _visits(lo_ms + shift), _visits(hi_ms + shift)
-    return max(min(lo_ms, hi_ms - 1), min(hi_ms - 1, _when(lo + share * (hi - lo)) - shift))
+def moment(lo_ms: int, hi_ms: int, share: float, utc_offset: int | None) -> int:
+    """Returns when in `[lo_ms, hi_ms)` this share of the visits has been, by the hours of a place's week.
+
+    Without a place, visits come evenly around the clock.
+    """
+    if utc_offset is None:
+        found = lo_ms + int(share * (hi_ms - lo_ms))
+    else:
+        shift = utc_offset * _HOUR_MS - _MONDAY_MS
+        lo, hi = _visits(lo_ms + shift), _visits(hi_ms + shift)
+        found = _when(lo + share * (hi - lo)) - shift
+    return max(min(lo_ms, hi_ms - 1), min(hi_ms - 1, found))
 
 
 def _visits(at_ms: int) -> float:

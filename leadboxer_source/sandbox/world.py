@@ -47,8 +47,8 @@ class World:
         events_per_session: Mean number of events.
         all_in_one_day: Puts everybody's last activity within the last day.
         hostile: Makes it as hard to load as it can be: custom properties with colliding, reserved and empty names and
-            with values whose type drifts, events that share an id or are alike in all, and visits that begin before
-            their first event. People who look around want none of it.
+            with values whose type drifts, events that share an id or are alike in all, visits that begin before their
+            first event, and around the clock. People who look around want none of it.
     """
 
     def __init__(
@@ -270,7 +270,6 @@ class World:
         share = dice.random()
         if number % 10 == 1:  # neighbours share the very same millisecond now and then
             share = self._dice(number - 1).random()
-        dice.random()
         sessions = (
             1 + int(dice.expovariate(1 / (self._sessions_per_user - 0.5))) if self._sessions_per_user > 0.5 else 1
         )
@@ -282,9 +281,9 @@ class World:
             sizes = [5, 3, 7]  # a history that examples can show
         span_ms = int(dice.random() * 200 * DAY_MS) if len(sizes) > 1 else 0
         suffix = str(dice.randint(100_000_000, 4_000_000_000))
-        offset = people.utc_offset(self.seed, number)
+        offset = self._utc_offset(number)
         # neighbours that share a moment share its clock
-        clock = people.utc_offset(self.seed, number - 1) if number % 10 == 1 else offset
+        clock = self._utc_offset(number - 1) if number % 10 == 1 else offset
         end_ms = moment(self._now_ms - int(self._days * DAY_MS), self._now_ms, 1 - share**1.5, clock)
         visits: list[list[int]] = []
         for size in reversed(sizes):
@@ -296,6 +295,9 @@ class World:
                 times.append(times[-1] - 2_000 - min(int(dice.expovariate(1 / 40_000)), 500_000))
             visits.append(times[::-1])
         return suffix, visits[::-1]
+
+    def _utc_offset(self, number: int) -> int | None:
+        return None if self.hostile else people.utc_offset(self.seed, number)
 
     def _start_ms(self, number: int, first_hit_ms: int) -> int:
         """When a visit begins; it was seen to begin before its first hit."""
