@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import dlt
@@ -75,10 +76,7 @@ def check_destination(pipeline: dlt.Pipeline) -> Finding:
     name, dataset = pipeline.destination.destination_name, pipeline.dataset_name
     with pipeline.destination_client() as client:
         if isinstance(client, FSClientBase):
-            probe = f"{client.dataset_path}/{_PROBE}"
-            client.fs_client.makedirs(client.dataset_path, exist_ok=True)
-            client.fs_client.pipe_file(probe, b"")
-            client.fs_client.rm_file(probe)
+            _write_a_file(client)
         elif isinstance(client, SqlJobClientBase):
             sql = client.sql_client  # open already; opened twice it would not be closed
             made = not sql.has_dataset()
@@ -93,6 +91,22 @@ def check_destination(pipeline: dlt.Pipeline) -> Finding:
             client.is_storage_initialized()
             return Finding("destination", "doubtful", f"{name} answers; whether it can be written, a load will tell.")
     return Finding("destination", "fine", f"{name} can be written, dataset {dataset}")
+
+
+def _write_a_file(client: FSClientBase) -> None:
+    files, folder = client.fs_client, client.dataset_path.rstrip("/\\")
+    made = [folder]
+    if "file" in files.protocol:  # no bucket, whose folders are there as long as there is something in them
+        made += [str(path) for path in Path(folder).parents if not path.exists()]
+    files.makedirs(folder, exist_ok=True)
+    try:
+        files.pipe_file(f"{folder}/{_PROBE}", b"")
+        files.rm_file(f"{folder}/{_PROBE}")
+    finally:
+        # dlt makes no dataset where there is an empty folder of its name
+        for path in made:
+            if files.exists(path) and not files.ls(path, detail=False):
+                files.rmdir(path)
 
 
 def worst(findings: list[Finding]) -> int:
@@ -203,7 +217,8 @@ def _permission(transport: Transport, config: Settings, users: list[Record]) -> 
         except errors.RequestRefused as refusal:
             if refusal.status not in _GONE:
                 return Finding("permission", "wrong", str(refusal), refusal.exit_code)
-            records = []
+            told = f"The {endpoint} of somebody whom LeadBoxer has just listed are not known to it (404): check again."
+            return Finding("permission", "doubtful", told)
         except errors.QuotaExhausted:
             return Finding("permission", "doubtful", f"Not tried for {endpoint}: the quota is spent for the moment.")
         except errors.AccessDenied as denied:

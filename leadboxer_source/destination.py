@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import dlt
@@ -15,7 +15,6 @@ from dlt.common.schema.utils import has_table_seen_data
 from dlt.common.utils import uniq_id
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.extract import DltSource
-from dlt.extract.extractors import MaterializedEmptyList
 from dlt.pipeline.state_sync import force_state_extract, load_pipeline_state_from_destination
 
 from leadboxer_source.state import COVERED, KEY, resources_of, take_over
@@ -72,23 +71,6 @@ def go_by_destination(source: DltSource, state: Callable[[str], dict[str, Any]])
     for name in lost:
         # only a schema that the destination does not know yet makes dlt look for tables to create
         source.schema.update_table(cast(Any, {"name": _table(source, name), "columns": {}, "x-made-again": uniq_id()}))
-
-
-def missing_tables(source: DltSource, *names: str) -> Iterator[list[Any]]:
-    """Yields what has dlt make tables, if there are none yet for some selected resources of those names.
-
-    So all tables are there after the first load, and a query of one that has no rows does not fail. Transformers hand
-    it on to make theirs; see `is_empty_table`.
-    """
-    tables = source.schema.tables
-    wanted = [_table(source, name) for name in names if name in source.selected_resources]
-    if not all(name in tables and has_table_seen_data(tables[name]) for name in wanted):
-        yield dlt.mark.materialize_table_schema()
-
-
-def is_empty_table(rows: object) -> bool:
-    """Tells whether those are no rows, but the word to make a table all the same."""
-    return isinstance(rows, MaterializedEmptyList)
 
 
 def loaded_state(pipeline: dlt.Pipeline) -> dict[str, Any]:

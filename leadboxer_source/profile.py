@@ -15,6 +15,7 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
 from leadboxer_source.errors import LeadBoxerError
+from leadboxer_source.tables import TABLES
 
 Row = dict[str, Any]
 
@@ -225,7 +226,12 @@ def _rows(sql: SqlClientBase[Any], columns: Sequence[str], rest: str, *parameter
 
 
 def _table(sql: SqlClientBase[Any], name: str) -> str:
-    return sql.make_qualified_table_name(name)
+    """A table, or what stands for it where it is files: they hold a row as often as it was read; the last counts."""
+    table = sql.make_qualified_table_name(name)
+    if type(sql).__name__ != "FilesystemSqlClient":  # its import would need DuckDB, which reads the files
+        return table
+    key = ", ".join(TABLES[name]["primary_key"])
+    return f"(FROM {table} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY read_at DESC) = 1)"
 
 
 def _list(users: list[Row], column: str = "user_id") -> str:

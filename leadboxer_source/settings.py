@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from ipaddress import ip_address
@@ -95,7 +96,13 @@ QUOTA_WAIT_SECONDS = 900.0
 """The longest wait for quota that is sat out. A longer one (a day's quota) ends the slice with what was read."""
 
 MAX_FAILURES = 20
-"""Children of one run that may fail for good and be set aside. More is an outage: committing would hide it."""
+"""Users in a row whose children may fail for good and be set aside. More is an outage: committing would hide it."""
+
+MAX_DENIED = 2
+"""Users in a row who may be refused (403) before anybody was read. More means that the key may read nobody."""
+
+MAX_UNKNOWN = 50
+"""Children that the API does not know which are set aside to be asked for once more: users merge all the time."""
 
 MAX_SET_ASIDE = 200
 """Children kept in state to be asked again. It bounds the state; a run that would need more claims less."""
@@ -186,19 +193,36 @@ class Settings:
         return "&".join([self.site, *filters])
 
 
-LEAST = {"max_minutes": 0, "max_requests": 1, "chunk_size": 1, "settle_seconds": 0, "relist_days": 0}
-"""Numbers that a setting may not be below."""
+LEAST = {"max_minutes": 0.0, "max_requests": 1, "chunk_size": 1, "settle_seconds": 0.0, "relist_days": 0}
+"""Numbers that a setting may not be below; whole ones are of whole numbers."""
+
+_TEXTS = ("site", "api_key", "base_url", "hash_key", "limiter_store")
 
 
-def refuse_too_little(**numbers: float | None) -> None:
-    """Checks that numbers are not below their `LEAST`.
+def parse_number(value: Any, name: str, setting: str = "") -> Any:
+    """Reads a number, or its digits as templates send them; `None` is no limit.
+
+    Args:
+        value: What was given.
+        name: Under which name.
+        setting: What it is, if that has another name.
 
     Raises:
-        ConfigurationInvalid: One is.
+        ConfigurationInvalid: It is no number, not a whole one where that is wanted, or below its `LEAST`.
     """
-    for name, number in numbers.items():
-        if number is not None and not number >= LEAST[name]:
-            raise ConfigurationInvalid(f"{name} is {number}: it must be {LEAST[name]} or more.")
+    if value is None:
+        return None
+    least = LEAST[setting or name]
+    kind, kind_told = (int, "whole number") if isinstance(least, int) else (float, "number")
+    try:
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or isinstance(value, bool) or (kind is int and not isinstance(value, str) and number != value):
+        raise ConfigurationInvalid(f"{name} cannot be read: write a {kind_told}.")
+    if not number >= least:
+        raise ConfigurationInvalid(f"{name} is {value}: it must be {least:.0f} or more.")
+    return number
 
 
 def parse(now_ms: int, **given: Any) -> Settings:
@@ -211,9 +235,12 @@ def parse(now_ms: int, **given: Any) -> Settings:
     Raises:
         ConfigurationInvalid: One of them cannot be used.
     """
-    refuse_too_little(**{name: given[name] for name in LEAST})
+    for name in _TEXTS:
+        if given[name] is not None and not isinstance(given[name], str):
+            raise ConfigurationInvalid(f"{name} cannot be read: write a text.")
     start_ms, end_ms = parse_range(given.pop("start_date"), given.pop("end_date"), now_ms)
     parsed = {
+        **{name: parse_number(given[name], name) for name in LEAST},
         "site": parse_site(given["site"], given["api_key"]),
         "api_key": parse_key(given["api_key"]),
         "base_url": parse_base_url(given["base_url"]),
@@ -221,51 +248,50 @@ def parse(now_ms: int, **given: Any) -> Settings:
         "limiter_store": parse_limiter_store(given["limiter_store"]),
         "display": parse_display(given["display"]),
         "filters": parse_filters(given["filters"]),
-        "promote": parse_names(given["promote"]),
-        "exclude_fields": parse_names(given["exclude_fields"]),
-        "hash_fields": parse_names(given["hash_fields"]),
+        "promote": parse_names(given["promote"], "promote"),
+        "exclude_fields": parse_names(given["exclude_fields"], "exclude_fields"),
+        "hash_fields": parse_names(given["hash_fields"], "hash_fields"),
         "hash_key": (given["hash_key"] or "").strip(),
     }
     return Settings(start_ms=start_ms, end_ms=end_ms, **{**given, **parsed})
 
 
-def parse_rate_limit(text: str) -> RateLimit | None:
+def parse_rate_limit(rate: str) -> RateLimit | None:
     """Parses `"10/minute"`, `"10/second"` or `"unlimited"` (`None`).
 
     Raises:
-        ConfigurationInvalid: The text is none of these.
+        ConfigurationInvalid: It is none of these.
     """
-    if text.strip().lower() == "unlimited":
+    text = str(rate).strip().lower()
+    if text == "unlimited":
         return None
-    match = re.fullmatch(r"\s*(\d+)\s*/\s*(second|minute|hour|day)\s*", text.lower())
+    match = re.fullmatch(r"(\d+)\s*/\s*(second|minute|hour|day)", text)
     if not match or int(match[1]) == 0:
         raise ConfigurationInvalid(
-            f"rate_limit {text!r} is not a rate: write it like '10/minute' or '10/second', or 'unlimited'."
+            f"rate_limit {rate!r} is not a rate: write it like '10/minute' or '10/second', or 'unlimited'."
         )
     return RateLimit(int(match[1]), PERIOD_SECONDS[match[2]])
 
 
-def parse_instant(value: str | date | datetime | None, name: str) -> int | None:
-    """Parses a date or a time, in UTC where it names no zone, to epoch milliseconds.
+def parse_instant(value: object, name: str) -> int | None:
+    """Parses a date or a time, also as text, in UTC where it names no zone, to epoch milliseconds.
 
     Raises:
         ConfigurationInvalid: The text is no date.
     """
     if value is None or value == "":
         return None
+    parsed: object = value
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             parsed = pendulum.parse(value)
-        except ValueError:
-            parsed = None
-        if not isinstance(parsed, datetime):
-            raise ConfigurationInvalid(f"{name} {value!r} is not a date: write it like '2026-05-31'.")
-        value = parsed
-    if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=timezone.utc)
-    return round(value.timestamp() * 1000)
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        parsed = datetime(value.year, value.month, value.day, tzinfo=timezone.utc)
+    if not isinstance(parsed, datetime):
+        raise ConfigurationInvalid(f"{name} {value!r} is not a date: write it like '2026-05-31'.")
+    if parsed.tzinfo is None:
+        parsed = parsed.replace(tzinfo=timezone.utc)
+    return round(parsed.timestamp() * 1000)
 
 
 def parse_range(
@@ -351,9 +377,22 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"  # a name such as 127.0.0.1.example.com is anybody's
 
 
-def parse_names(names: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Reads a list of names; a text is one name, not its letters."""
-    return (names,) if isinstance(names, str) else tuple(names or ())
+def parse_names(names: str | Iterable[str] | None, setting: str) -> tuple[str, ...]:
+    """Reads a list of names; a text is one name, not its letters.
+
+    Raises:
+        ConfigurationInvalid: It is something else.
+    """
+    listed = (names,) if isinstance(names, str) else _listed(names)
+    if listed is None:
+        raise ConfigurationInvalid(f'{setting} cannot be read: write a list like ["Customer ID"].')
+    return listed
+
+
+def _listed(texts: Any) -> tuple[str, ...] | None:
+    """Several texts; `None` if it is something else."""
+    listed = tuple(texts or ()) if texts is None or isinstance(texts, Iterable) else (texts,)
+    return listed if all(isinstance(text, str) for text in listed) else None
 
 
 def parse_limiter_store(store: str | None) -> str | None:
@@ -386,7 +425,8 @@ def parse_display(display: str | list[str] | tuple[str, ...] | None) -> tuple[st
     if display is None:
         return DISPLAY
     # dlt hands on a list in the environment as the text that it is
-    kinds = set(filter(None, re.split(r"[;,\s\[\]\"]+", display)) if isinstance(display, str) else display)
+    listed = re.split(r"[;,\s\[\]\"]+", display) if isinstance(display, str) else _listed(display)
+    kinds = set(filter(None, listed or ()))
     if not kinds or not kinds <= set(DISPLAY):
         raise ConfigurationInvalid(f"display takes any of {', '.join(DISPLAY)}, joined by ';'.")
     return tuple(kind for kind in DISPLAY if kind in kinds)
@@ -398,6 +438,8 @@ def parse_filters(filters: Mapping[str, object] | None) -> tuple[tuple[str, str]
     Raises:
         ConfigurationInvalid: A parameter is not one that a user may set.
     """
+    if not isinstance(filters or {}, Mapping):
+        raise ConfigurationInvalid('filters cannot be read: write a table like {"search": "acme"}.')
     unknown = set(filters or {}) - LISTING_FILTERS
     if unknown:
         raise ConfigurationInvalid(

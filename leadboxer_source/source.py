@@ -13,13 +13,13 @@ from leadboxer_source import settings
 from leadboxer_source.children import Polled, Rows
 from leadboxer_source.clock import Clock, SystemClock
 from leadboxer_source.contract import fillable_columns
-from leadboxer_source.destination import go_by_destination, is_empty_table, missing_tables
+from leadboxer_source.destination import go_by_destination
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import Fillable, property_rows
 from leadboxer_source.slices import Slices
 from leadboxer_source.state import FORGOTTEN
 from leadboxer_source.tables import TABLES
-from leadboxer_source.warehouses import suit
+from leadboxer_source.warehouses import empty_tables, is_empty_table, suit
 
 
 @dlt.source(name="leadboxer", section="leadboxer", max_table_nesting=0)
@@ -132,7 +132,7 @@ def leadboxer_source(
             go_by_destination(dlt.current.source(), dlt.current.resource_state)
         try:
             yield from slices.users(dlt.current.resource_state, selected)
-            yield from missing_tables(dlt.current.source(), "users", "sessions", "events", "properties")
+            yield from empty_tables(dlt.current.source(), "users", "sessions", "events", "properties")
         finally:
             metrics.update(slices.metrics())
 
@@ -152,7 +152,7 @@ def leadboxer_source(
     @dlt.resource(**TABLES["load_failures"])
     def load_failures() -> Polled:
         yield from slices.failures()
-        yield from missing_tables(dlt.current.source(), "load_failures")
+        yield from empty_tables(dlt.current.source(), "load_failures")
 
     @dlt.resource(**TABLES["load_runs"])
     def load_runs() -> Polled:

@@ -168,4 +168,6 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
 
 
 def _extra_missing(extra: str) -> ConfigurationInvalid:
-    return ConfigurationInvalid(f"This limiter_store needs an extra: pip install 'leadboxer-source[{extra}]'.")
+    return ConfigurationInvalid(
+        f"This limiter_store needs an extra: pip install '.[{extra}]' in a clone; elsewhere write its path for the dot."
+    )

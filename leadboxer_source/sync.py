@@ -19,12 +19,13 @@ from leadboxer_source.lock import alone
 from leadboxer_source.memory import checkpoint, lifted
 from leadboxer_source.report import Report, Watch, total
 from leadboxer_source.source import leadboxer_source
+from leadboxer_source.state import COVERED
 from leadboxer_source.warehouses import create_indexes
 
 BOOKS = ("load_failures", "load_runs")
 """What a run keeps about itself; loaded whatever else is."""
 
-RESOURCES = ("users", "sessions", "events", "properties", *BOOKS)
+RESOURCES = (*COVERED, *BOOKS)
 
 _RUNS_WITHOUT_EXTRACT = 3
 
@@ -97,18 +98,24 @@ def sync(
     unknown = set(only or ()) - set(RESOURCES)
     if unknown:
         raise ConfigurationInvalid(
-            f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(RESOURCES)}."
+            f"There is no resource {', '.join(sorted(unknown))}; there are {', '.join(COVERED)}."
+        )
+    if only and not set(only) & set(COVERED):
+        raise ConfigurationInvalid(
+            f"{' and '.join(BOOKS)} come with any load: name one of {', '.join(COVERED)}, or leave `only` out."
         )
     configured = found(**config)
-    if max_requests is None:
-        max_requests = configured["max_requests"]
-    if slice_minutes is None:
-        slice_minutes = configured["max_minutes"]
-    settings.refuse_too_little(max_minutes=max_minutes, max_requests=max_requests)
+    max_minutes = settings.parse_number(max_minutes, "max_minutes")
+    max_requests = settings.parse_number(
+        configured["max_requests"] if max_requests is None else max_requests, "max_requests"
+    )
+    slice_minutes = settings.parse_number(
+        configured["max_minutes"] if slice_minutes is None else slice_minutes, "slice_minutes", "max_minutes"
+    )
     is_whole = is_plannable(only, configured["end_date"])
     run = partial(_run, pipeline, only, watch, file_format, is_whole=is_whole, **config)
     with alone(pipeline):
-        return _until_covered(run, max_minutes, max_requests, slice_minutes)
+        return _until_covered(pipeline.pipeline_name, run, max_minutes, max_requests, slice_minutes)
 
 
 def is_plannable(only: Sequence[str] | None, end_date: object) -> bool:
@@ -117,7 +124,11 @@ def is_plannable(only: Sequence[str] | None, end_date: object) -> bool:
 
 
 def _until_covered(
-    run: Callable[..., Report | None], max_minutes: float | None, max_requests: int | None, slice_minutes: float
+    name: str,
+    run: Callable[..., Report | None],
+    max_minutes: float | None,
+    max_requests: int | None,
+    slice_minutes: float,
 ) -> SyncResult:
     result, started, idle_runs = SyncResult(), time.monotonic(), 0
     while True:
@@ -133,7 +144,7 @@ def _until_covered(
             # dlt first loads what an earlier run had extracted, and does not touch the source in that run
             idle_runs += 1
             if idle_runs > _RUNS_WITHOUT_EXTRACT:
-                raise LeadBoxerError("Packages of an earlier run cannot be loaded; see `dlt pipeline ... info`.")
+                raise LeadBoxerError(f"Packages of an earlier run cannot be loaded; see `dlt pipeline {name} info`.")
             continue
         result.runs.append(report)
         result.stopped = report.stopped

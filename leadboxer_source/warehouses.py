@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, cast
 
 import dlt
 from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME, TColumnSchema, TTableSchemaColumns
-from dlt.common.schema.utils import new_table
+from dlt.common.schema.utils import has_table_seen_data, new_table
 from dlt.destinations.adapters import bigquery_adapter
 from dlt.extract import DltResource, DltSource
 from dlt.extract.exceptions import DataItemRequiredForDynamicTableHints
+from dlt.extract.extractors import MaterializedEmptyList
 
 from leadboxer_source.destination import running_pipeline
 from leadboxer_source.tables import TABLES
@@ -43,6 +45,9 @@ Parquet for BigQuery when files are staged in a bucket."""
 _ROW_ID: TColumnSchema = {"name": "_dlt_id", "data_type": "text", "nullable": False, "row_key": True, "unique": False}
 """dlt's column without its constraint. A run that is killed just after a file was loaded loads it once more, which
 PostgreSQL would refuse for good; the keys of the tables do away with the second copy."""
+
+_TAKES_NO_ROWS = ("duckdb", "postgres")
+"""Where a load without rows is known to make a table. The stand-ins for BigQuery and Snowflake do not end it."""
 
 _JOINED = ("users", "sessions", "events", "properties")
 
@@ -87,6 +92,28 @@ def file_format(kind: str, chosen: str | None) -> Any:
     if kind == "duckdb" and chosen is None and find_spec("pyarrow"):
         return "parquet"
     return _KEEPS_JSON.get(kind)
+
+
+def empty_tables(source: DltSource, *names: str) -> Iterator[list[Any]]:
+    """Yields what makes tables without rows, where a selected resource of those names has no table yet.
+
+    A query of `load_failures` then works before anything has failed. Transformers hand it on to make theirs; see
+    `is_empty_table`.
+    """
+    wanted = {name: source.selected_resources[name] for name in names if name in source.selected_resources}
+    tables = source.schema.tables
+    made = {source.schema.naming.normalize_table_identifier(name) for name in wanted} & tables.keys()
+    all_made = len(made) == len(wanted) and all(has_table_seen_data(tables[name]) for name in made)
+    if all_made or _running_destination() not in _TAKES_NO_ROWS:
+        return
+    # dlt 1.31 looks for the key in the row that is not there
+    if not any(_hints(resource).get("x-merge-strategy") == "upsert" for resource in wanted.values()):
+        yield dlt.mark.materialize_table_schema()
+
+
+def is_empty_table(rows: object) -> bool:
+    """Tells whether those are no rows, but the word to make a table all the same."""
+    return isinstance(rows, MaterializedEmptyList)
 
 
 def create_indexes(pipeline: dlt.Pipeline) -> list[str]:

@@ -143,7 +143,9 @@ USAGE: list[tuple[list[str], int, str]] = [
     (["sync", "--max-minuts", "3"], 4, "No such option"),
     (["snyc"], 4, "No such command 'snyc' (did you mean sync?); see `leadboxer --help`."),
     (["fly"], 4, "No such command 'fly'; see `leadboxer --help`."),
-    (["sync", "--only", "users,visits"], 4, "There is no resource visits"),
+    (["sync", "--only", "users,visits"], 4, "no resource visits; there are users, sessions, events, properties."),
+    (["sync", "--only", "load_runs"], 4, "load_failures and load_runs come with any load: name one of users, "),
+    (["sync", "--only", "load_runs,load_failures"], 4, "come with any load"),
     (["sync", "--db", "same.duckdb", "--dataset", "same"], 4, "DuckDB cannot tell the dataset same"),
     (["sync", "--db", "a.duckdb", "--destination", "postgres"], 4, "--db names a DuckDB file"),
     (["sync", "--destination", "snowflak"], 4, "There is no destination snowflak: did you mean snowflake?"),
@@ -420,7 +422,7 @@ def test_an_outage_is_told(configured: Desk, capsys: Any) -> None:
     assert main(["sync", "--db", "out.duckdb"]) == 1
     shown = capsys.readouterr().err
     told = sentence_in(shown)
-    assert told.startswith("More than 20 requests of this run failed for good")
+    assert told.startswith("More than 20 users in a row could not be read")
     assert told.endswith(" Nothing of this run is kept, but all of earlier ones; run again later.")
     assert told.count("kept") == 1
     assert is_documented(told), told
@@ -593,3 +595,46 @@ def test_promoting_what_has_a_column_already_is_refused(desk: Desk) -> None:
     for promote in (["email"], ["Plan", "plan"], [""], ["_dlt_id"]):
         with pytest.raises(ConfigurationInvalid, match="promote"):
             desk.source(promote=promote)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"max_minutes": "soon"}, "max_minutes cannot be read: write a number."),
+        ({"max_minutes": [5]}, "max_minutes cannot be read: write a number."),
+        ({"max_minutes": True}, "max_minutes cannot be read: write a number."),
+        ({"max_minutes": "-5"}, "max_minutes is -5: it must be 0 or more."),
+        ({"max_requests": "7.5"}, "max_requests cannot be read: write a whole number."),
+        ({"chunk_size": 2.5}, "chunk_size cannot be read: write a whole number."),
+        ({"settle_seconds": {}}, "settle_seconds cannot be read: write a number."),
+        ({"relist_days": float("inf")}, "relist_days cannot be read: write a whole number."),
+        ({"rate_limit": 10}, "rate_limit 10 is not a rate: write it like '10/minute' or '10/second', or 'unlimited'."),
+        ({"start_date": 20261101}, "start_date 20261101 is not a date: write it like '2026-05-31'."),
+        ({"end_date": 1.5}, "end_date 1.5 is not a date: write it like '2026-05-31'."),
+        ({"filters": "x"}, 'filters cannot be read: write a table like {"search": "acme"}.'),
+        ({"filters": ["search"]}, 'filters cannot be read: write a table like {"search": "acme"}.'),
+        ({"display": 5}, "display takes any of company, person, unidentified, joined by ';'."),
+        ({"display": [["company"]]}, "display takes any of company, person, unidentified, joined by ';'."),
+        ({"promote": 5}, 'promote cannot be read: write a list like ["Customer ID"].'),
+        ({"hash_fields": [5]}, 'hash_fields cannot be read: write a list like ["Customer ID"].'),
+        ({"hash_key": 5}, "hash_key cannot be read: write a text."),
+        ({"site": 5}, "site cannot be read: write a text."),
+        ({"api_key": 5}, "api_key cannot be read: write a text."),
+        ({"base_url": 5}, "base_url cannot be read: write a text."),
+        ({"limiter_store": 5}, "limiter_store cannot be read: write a text."),
+    ],
+)
+def test_a_setting_of_another_type_gets_its_sentence(desk: Desk, given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigurationInvalid) as raised:
+        desk.source(**given)
+    assert str(raised.value) == sentence
+    assert is_documented(sentence)
+
+
+def test_numbers_may_be_texts_as_templates_send_them(desk: Desk) -> None:
+    assert desk.load(max_minutes="5", max_requests=" 3", chunk_size="2", settle_seconds="60").stopped == "requests"
+    budgets: dict[str, Any] = {"max_minutes": "5", "max_requests": "3", "slice_minutes": "1"}
+    assert desk.sync(rate_limit="unlimited", **budgets)[0].stopped == "requests"
+    for name in budgets:
+        with pytest.raises(ConfigurationInvalid, match=f"{name} cannot be read: write a "):
+            desk.sync(**{name: "soon"})

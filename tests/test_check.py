@@ -125,7 +125,7 @@ def test_what_is_wrong_is_told_with_its_exit_code(
         ("leads", "429", 3, "rate limit", "LeadBoxer refused the request (429): try again in"),
         ("sessions", "403", 5, "permission", "may read users but no sessions (403)"),
         ("events", "403", 5, "permission", "may read users and sessions but no events (403)"),
-        ("sessions", "404", 0, "permission", "may read users and sessions"),
+        ("sessions", "404", 0, "permission", "not known to it (404)"),
         ("events", "429", 0, "permission", "Not tried for events"),
     ],
 )
@@ -248,10 +248,26 @@ def test_a_file_that_is_there_is_left_as_it_was(checked: Any) -> None:
         connection.execute("CREATE TABLE mine (a INT)")
     assert checked("--db", "mine.duckdb")[0] == 0
     assert [path.name for path in Path().glob("mine*")] == ["mine.duckdb"], "no connection stays open"
+    with duckdb.connect("mine.duckdb") as connection:
+        schemas = connection.execute("SELECT schema_name FROM duckdb_schemas() WHERE NOT internal").fetchall()
+        tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    assert (schemas, tables) == ([], [("mine",)])
 
 
-def test_a_folder_of_files_can_be_checked(checked: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", str(tmp_path / "bucket"))
+@pytest.mark.parametrize("there", ["", "bucket", "bucket/leadboxer_data"])
+def test_a_check_of_a_folder_leaves_nothing_that_a_load_would_stumble_over(
+    checked: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, there: str
+) -> None:
+    monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", "bucket")
+    Path(there).mkdir(parents=True, exist_ok=True)
     code, findings = checked("--destination", "filesystem")
     assert (code, findings["destination"]["state"]) == (0, "fine")
-    assert not [path for path in (tmp_path / "bucket").rglob("*") if path.is_file()]
+    assert [str(path) for path in Path().rglob("bucket*")] == (["bucket"] if there else [])
+    assert not Path("bucket/leadboxer_data").exists()
+    load = ["sync", "--destination", "filesystem", "--max-requests", "3"]
+    assert main(load) == 3
+    capsys.readouterr()
+    loaded = sorted(Path("bucket").rglob("*"))
+    assert checked("--destination", "filesystem")[0] == 0
+    assert sorted(Path("bucket").rglob("*")) == loaded
+    assert main(load) == 3

@@ -77,7 +77,9 @@ def test_the_sandbox_takes_every_value_of_its_switches() -> None:
 def test_every_option_of_the_sandbox_is_explained() -> None:
     for option in sandbox_parser()._actions:
         assert option.help, option.dest
-        is_explained = option.dest in {"help", "all_in_one_day", "profile", "json"} or "[default: " in option.help
+        is_explained = (
+            option.dest in {"help", "all_in_one_day", "hostile", "profile", "json"} or "[default: " in option.help
+        )
         assert is_explained, option.dest
 
 

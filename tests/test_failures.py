@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leadboxer_source import Report, SyncResult
+from leadboxer_source import Report, SyncResult, settings
 from leadboxer_source.cli import main
 from leadboxer_source.errors import ApiUnavailable
 from leadboxer_source.sandbox import Faults, Profile, World
@@ -18,6 +18,12 @@ from leadboxer_source.sandbox.faults import RETRYABLE
 from tests.conftest import NOW_MS, Desk
 from tests.oracle import HandClock, Order
 from tests.test_oracle import InMemoryMachine
+
+
+def later_visit(desk: Desk) -> str:
+    """A session whose id is nobody's: a first one has the id of its user."""
+    users = set(desk.world.user_ids())
+    return next(id_ for session in desk.world.truth().sessions if (id_ := str(session["session_id"])) not in users)
 
 
 @pytest.mark.parametrize("fault", [*RETRYABLE, "timeout_after", "wrong_type"])
@@ -65,7 +71,7 @@ def test_a_server_that_is_gone_after_a_slice_is_no_typing_error_in_its_address(d
 
 @pytest.mark.parametrize("fault", ["500", "400", "html_200"])
 def test_a_poisoned_session_is_set_aside_and_cleared_when_it_heals(desk: Desk, fault: str) -> None:
-    session = desk.world.truth().sessions[7]["session_id"]
+    session = later_visit(desk)
     desk.server.faults.poison(session, fault)
     assert desk.load().complete
     assert desk.rows("SELECT resource, id, attempts FROM load_failures") == [("events", session, 1)]
@@ -132,6 +138,61 @@ def test_an_outage_fails_the_run_and_keeps_nothing_of_it(desk: Desk, endpoint: s
     desk.server.faults = Faults()
     desk.load_until_done()
     desk.assert_equal_to_truth()
+
+
+def test_any_number_of_bad_sessions_is_set_aside_as_long_as_others_can_be_read(desk: Desk) -> None:
+    desk.with_world(World(seed=5, users=100, days=20, now_ms=NOW_MS))
+    sessions = sorted(desk.world.truth().sessions, key=lambda session: -int(session["lastEvent"]))
+    bad = {session["session_id"] for session in sessions[::2]} - set(desk.world.user_ids())
+    assert len(bad) > settings.MAX_FAILURES
+    for session_id in bad:
+        desk.server.faults.poison(session_id, "500")
+    assert desk.load().complete
+    assert {found for (found,) in desk.rows("SELECT id FROM load_failures")} == bad
+    desk.load()
+    assert desk.requests() == {"leads": 1, "events": len(bad)}, "what failed before is asked for once in a run"
+    for session_id in bad:
+        desk.server.faults.heal(session_id)
+    desk.load()
+    desk.assert_equal_to_truth()
+
+
+def test_one_session_that_may_not_be_read_is_set_aside(desk: Desk) -> None:
+    session = later_visit(desk)
+    desk.server.faults.poison(session, "403")
+    assert desk.load().complete
+    assert desk.rows("SELECT id FROM load_failures") == [(session,)]
+
+
+@pytest.mark.parametrize("endpoint", ["sessions", "events"])
+def test_a_key_that_may_read_nobody_is_told(desk: Desk, endpoint: str) -> None:
+    desk.server.faults = Faults({"403": 1.0}, endpoints=[endpoint])
+    with pytest.raises(Exception, match="may not read"):
+        desk.load()
+
+
+@pytest.mark.parametrize("endpoint", ["sessions", "events"])
+@pytest.mark.parametrize("users", [5, 60])
+def test_an_endpoint_that_knows_nobody_for_a_while_loses_nothing(desk: Desk, endpoint: str, users: int) -> None:
+    desk.with_world(World(seed=5, users=users, days=3, now_ms=NOW_MS))
+    desk.server.faults = Faults({"404": 1.0}, endpoints=[endpoint])
+    if users > settings.MAX_FAILURES:
+        with pytest.raises(Exception, match="does not know whom it has just listed"):
+            desk.load()
+    else:
+        desk.load()
+        assert len(desk.rows("SELECT id FROM load_failures")) >= users
+    desk.server.faults = Faults()
+    desk.load()
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
+    desk.assert_equal_to_truth()
+
+
+def test_what_a_one_off_could_not_read_is_named(desk: Desk) -> None:
+    session = later_visit(desk)
+    desk.server.faults.poison(session, "400")
+    assert not desk.load(start_date="2025-01-01", end_date="2027-01-01").complete
+    assert desk.rows("SELECT id FROM load_failures") == [(session,)]
 
 
 def test_users_without_an_id_are_left_out_and_the_rest_arrives(desk: Desk) -> None:

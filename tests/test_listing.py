@@ -48,10 +48,10 @@ class Pages:
             return said
         return Page(users(said), f"token {len(self.asked)}", self._total, 7_000 + len(self.asked))
 
-    def sessions(self, user_id: str) -> Answer:
+    def sessions(self, user_id: str, *, once: bool = False) -> Answer:
         raise AssertionError
 
-    def events(self, session_id: str) -> Answer:
+    def events(self, session_id: str, *, once: bool = False) -> Answer:
         raise AssertionError
 
     @property

@@ -87,6 +87,13 @@ def test_tables_can_be_frozen_after_the_first_load(desk: Desk) -> None:
     assert desk.rows("SELECT id FROM load_failures") == [(waiting,)]
 
 
+def test_a_strategy_of_the_callers_own_is_kept_to_in_the_first_load(desk: Desk) -> None:
+    source = desk.source()
+    source.load_failures.apply_hints(write_disposition={"disposition": "merge", "strategy": "upsert"})
+    desk.pipeline().run(source)
+    desk.assert_equal_to_truth()
+
+
 @pytest.mark.usefixtures("loaded")
 def test_refreshing_the_source_loads_everything_again(desk: Desk) -> None:
     desk.server.clear_requests()

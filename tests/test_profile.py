@@ -265,6 +265,37 @@ def test_a_browser_shows_the_visits_and_sends_nothing(desk: Desk, show: Any, tmp
         assert [line for line in asked if "tracker.example" in line], "the proxy sees what a page asks for"
 
 
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_of_files_it_takes_the_row_that_was_read_last(desk: Desk, file_format: Any) -> None:
+    desk.with_world(World(seed=3, users=6, days=5, now_ms=NOW_MS))
+    files = dlt.pipeline(
+        "files",
+        destination=dlt.destinations.filesystem(str(desk.folder / "lake")),
+        dataset_name="lb",
+        pipelines_dir=str(desk.folder / "files"),
+    )
+    loser, winner, *others = desk.world.user_ids()
+
+    def load() -> None:
+        desk.clock.advance(3_600)
+        desk.load()
+        files.run(desk.source(), loader_file_format=file_format)
+
+    load()
+    for user_id in (winner, *others):
+        desk.world.return_user(user_id, desk.now_ms)
+    load()
+    desk.world.merge(loser, winner, desk.now_ms)
+    load()
+    with files.sql_client() as lake:
+        table = lake.make_qualified_table_name("users")
+        [[rows, users]] = lake.execute_sql(f"SELECT count(*), count(DISTINCT user_id) FROM {table}") or ()
+        assert rows > users == 6, "a user stands there once for each run that listed them"
+    for user_id in desk.world.user_ids():
+        with desk.pipeline().sql_client() as here, files.sql_client() as there:
+            assert read(there, user_id) == read(here, user_id)
+
+
 @pytest.mark.servers
 def test_it_reads_the_same_from_postgres(desk: Desk, postgres: str) -> None:
     desk.with_world(World(seed=3, users=6, days=5, now_ms=NOW_MS))

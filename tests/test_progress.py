@@ -85,6 +85,19 @@ def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
     assert describe(one, 1, NOW_MS / 1000).startswith("slice 1: 1 user, 1 session, 700 events, 1 request, ")
 
 
+def test_of_next_to_nothing_it_is_not_told_how_long_the_rest_takes() -> None:
+    told = report(covered=[], owed={}, waiting_until=NOW_MS / 1000 + 41)
+    for staged_ms in (45_000, DAY_MS // 20):
+        told.staged = [Stretch(NOW_MS - staged_ms, NOW_MS)]
+        for waited_hours in (1, 5):
+            line = describe(told, 1, NOW_MS / 1000 + waited_hours * 3_600)
+            assert "waiting for quota" in describe(told, 1, NOW_MS / 1000)
+            assert "to go" not in line
+    told.staged = [Stretch(NOW_MS - DAY_MS, NOW_MS)]
+    assert "about 16 h to go at the most" in describe(told, 1, NOW_MS / 1000)
+    assert "to go" not in describe(told, 1, NOW_MS / 1000 + 5 * DAY_MS / 1000), "nobody listed now is there so long"
+
+
 def test_an_outage_is_told_while_requests_are_sent_again() -> None:
     failing = {"leads": "status 503", "events": "time-out"}
     line = describe(report(failing=failing, waiting_until=NOW_MS / 1000 + 41), 3, NOW_MS / 1000)
@@ -261,7 +274,7 @@ def test_a_second_signal_stops_at_once_and_loses_the_slice_only(desk: Desk) -> N
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
-    assert process.returncode == 3, told
+    assert process.returncode == 130, told
     assert "leadboxer: Stopped; no slice was finished, so nothing of this load is kept. Run it again.\n" in told
     assert "not kept" in told
     assert desk.rows("SELECT count(*) FROM users") == before

@@ -8,6 +8,7 @@ import pytest
 
 from leadboxer_source.sandbox import Request, World
 from leadboxer_source.sandbox.server import Answer
+from leadboxer_source.settings import DAY_MS
 from tests.conftest import NOW_MS, Desk
 
 READINGS: list[dict[str, Any]] = [
@@ -32,6 +33,7 @@ READINGS: list[dict[str, Any]] = [
     {"children_order": "oldest"},
     {"show_total": True, "max_limit": 5, "total_counts": "page"},
     {"show_total": True, "max_limit": 7, "total_ceiling": 14},
+    {"envelope": "inside", "max_limit": 7},
     {"session_times": "start_only"},
     {"session_times": "start_as_event"},
     {"session_id_name": "last_session_id"},
@@ -173,3 +175,15 @@ def test_an_answer_that_stays_full_is_told(desk: Desk, monkeypatch: pytest.Monke
     desk.load()
     told = desk.rows("SELECT DISTINCT resource FROM load_failures ORDER BY 1")
     assert told == [("events",), ("sessions",)]
+
+
+def test_who_is_listed_under_a_newer_time_than_the_record_tells_is_loaded(desk: Desk) -> None:
+    real, user = desk.world.user_record, desk.world.add_user(desk.now_ms - 7_200_000, events=3)
+
+    def record(user_id: str, now_ms: int) -> dict[str, Any]:
+        moved = {"lastEvent": desk.now_ms - 6 * DAY_MS} if user_id == user else {}
+        return {**real(user_id, now_ms), **moved}
+
+    desk.world.user_record = record  # type: ignore[method-assign]  # the world is data here
+    assert desk.load().complete
+    assert desk.rows(f"SELECT count(*) FROM events WHERE user_id = '{user}'") == [(3,)]

@@ -106,7 +106,7 @@ def test_the_wheel_alone_has_help_and_loads_files(desk: Desk, bare: list[str]) -
         assert list((desk.folder / "files" / "lb" / table).iterdir())
     assert "No module" not in loaded.stderr
     missing = run("sandbox", "--users", "3")
-    assert (missing.returncode, "leadboxer-source[sandbox]" in missing.stderr) == (4, True)
+    assert (missing.returncode, "pip install '.[sandbox]' in a clone" in missing.stderr) == (4, True)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The command `leadboxer`: one module for each of its commands.
 
-Exit codes: 0 all covered, 3 stopped with progress, 4 configuration, 5 credentials, 6 not LeadBoxer, 1 anything else.
+Exit codes: 0 all covered, 3 stopped with progress, 4 configuration, 5 credentials, 6 not LeadBoxer, 130 stopped at
+once, 1 anything else.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from leadboxer_source.cli.terminal import say, shown
 
 STOPPED_WITH_PROGRESS = 3
 WRONG_USAGE = 4
+STOPPED_AT_ONCE = 130
+"""What a shell gives to a program that Ctrl-C has ended."""
 
 COMMANDS = ("check", "plan", "sync", "status", "profile", "resync", "forget", "schema", "sandbox")
 """Each is the `command` of the module of its name; they stand in the help in this order."""
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = leadboxer.main(words, prog_name="leadboxer", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort) as error:
         say(f"leadboxer: {str(error.__cause__ or error) or 'Stopped.'}", err=True)
-        return STOPPED_WITH_PROGRESS
+        return STOPPED_AT_ONCE
     except click.ClickException as error:
         of = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "leadboxer"
         say(f"leadboxer: {error.format_message().rstrip('.')}; see `{of} --help`.", err=True)

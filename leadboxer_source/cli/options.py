@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import click
 import dlt
+from dlt.common.destination import Destination
 from dlt.common.schema import Schema
 from dlt.destinations.sql_client import WithSqlClient
 
@@ -20,6 +23,9 @@ from leadboxer_source.errors import ConfigurationInvalid
 
 DATASET = "leadboxer_data"
 """Where it loads to if nothing else is said: DuckDB cannot tell a dataset from a file of the same name."""
+
+_SERVER = ("host", "server_hostname", "port", "project_id", "catalog", "database")
+"""What dlt's credentials call that which tells one database from another."""
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -96,7 +102,9 @@ class Place(NamedTuple):
                 f"The dataset {self.dataset} would be called {self._kept_name} there: "
                 f"write --dataset {shlex.quote(self._kept_name)}."
             )
-        identity = f"{self.destination}|{path or ''}|{self.dataset}"
+        # a file has several paths, by way of `..` and of links
+        where = os.path.realpath(path) if path else _address(self.destination)
+        identity = f"{self.destination}|{where}|{self.dataset}"
         digest = hashlib.blake2b(identity.encode(), digest_size=3).hexdigest()
         target: Any = self.destination
         if path:
@@ -174,6 +182,20 @@ class Place(NamedTuple):
         if not pipeline.schema_names:
             pipeline.sync_destination()
         return pipeline
+
+
+def _address(destination: str) -> str:
+    """Which bucket or server dlt's configuration names for a destination; no password, as those are changed."""
+    with suppress(Exception):  # whoever opens it will tell what is wrong
+        factory: Any = Destination.from_reference(destination)
+        config = factory.configuration(factory.spec(), accept_partial=True)
+        if url := getattr(config, "bucket_url", ""):
+            scheme, server, path = urlsplit(url)[:3]
+            path = os.path.realpath(path) if scheme == "file" else path.rstrip("/")
+            return f"{scheme}://{re.sub(':[^@]*@', '@', server)}{path}"
+        parts = (getattr(config.credentials, name, None) for name in _SERVER)
+        return "/".join(str(part) for part in parts if isinstance(part, (str, int)))
+    return ""
 
 
 def with_place(command: Decorated) -> Decorated:

@@ -16,7 +16,7 @@ from leadboxer_source.profile import Profile, read
 from leadboxer_source.profile_views import as_html, as_text
 
 
-@click.command(epilog="\b\nExample: leadboxer profile ada@widgets.example --db leadboxer.duckdb --html ada.html")
+@click.command(epilog="\b\nExample: leadboxer profile ada.moreau@widgets.example --db demo.duckdb --html ada.html")
 @click.argument("who", metavar="USER_ID_OR_EMAIL")
 @with_place
 @click.option("--site", help="LeadBoxer dataset id, where the destination holds several.")

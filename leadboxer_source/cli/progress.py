@@ -19,9 +19,14 @@ from leadboxer_source.coverage import Stretch, add
 from leadboxer_source.plan import Plan, seconds_for
 from leadboxer_source.report import Report
 from leadboxer_source.rows import instant
+from leadboxer_source.settings import DAY_MS, RETENTION_DAYS
 
 _LITTLE = 0.001
-"""The share of the time that counts as none: the last minutes are never covered."""
+"""The share of the time that counts as none: the last minutes are never covered. Nor does so little tell of the rest: a
+minute of the time that waits an hour for quota would make it decades."""
+
+_LONGEST_SECONDS = RETENTION_DAYS * DAY_MS / 1000
+"""Whoever is listed now has expired by then."""
 
 LINE_SECONDS = 29.0
 """Between two lines, so that one comes every 30 s: whoever reads a log should not think that it hangs."""
@@ -347,7 +352,10 @@ def _seconds_left(report: Report, now: float, unlisted: float) -> float | None:
     owed = owed_seconds(report)
     if unlisted < _LITTLE:
         return owed
-    return owed + unlisted / gained * (elapsed + owed) if gained > 0 and elapsed > 60 else None
+    if gained < _LITTLE or elapsed <= 60:
+        return None
+    left = owed + unlisted / gained * (elapsed + owed)
+    return left if left < _LONGEST_SECONDS else None
 
 
 def _fitting(plan: Plan | None, report: Report) -> Plan | None:

@@ -32,5 +32,7 @@ def command(*, arguments: tuple[str, ...]) -> int:
     try:
         from leadboxer_source.sandbox.__main__ import main as serve
     except ImportError:
-        raise ConfigurationInvalid("The sandbox needs an extra: pip install 'leadboxer-source[sandbox]'.") from None
+        raise ConfigurationInvalid(
+            "The sandbox needs an extra: pip install '.[sandbox]' in a clone; elsewhere write its path for the dot."
+        ) from None
     return serve(arguments)

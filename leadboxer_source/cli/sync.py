@@ -35,7 +35,7 @@ from leadboxer_source.sync import is_plannable, sync
 @with_account
 @click.option("--start-date", help="Load users seen since then (UTC).")
 @click.option("--end-date", help="One-off load of users seen before then; marks nothing as loaded.")
-@click.option("--only", help="Resources to load, separated by commas.")
+@click.option("--only", help="Some of users, sessions, events, properties, separated by commas.")
 @click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop after so long; what is begun then is finished.")
 @click.option(
     "--max-requests",
@@ -69,8 +69,7 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     for sentence in ignored(setting_names()):
         say(sentence, err=True)
     pipeline = place.pipeline()
-    # a file is looked into at no cost; elsewhere it would be one more connection, each time where no state is kept
-    for name in () if as_json or place.file is None or place.is_missing else _others(pipeline, account):
+    for name in () if as_json or place.is_missing else _others(pipeline, account):
         instead = place._replace(name=name).command("sync")
         told = f"The pipeline {name} has loaded this dataset here already; this one begins anew."
         say(f"{told} `{instead}` goes on where that one is.", err=True)

@@ -11,7 +11,8 @@ class Profile:
     """One field for each doubtful point.
 
     Attributes:
-        envelope: Shape of a page of leads: `data`; the old `resultsList`; or `data` with the token under `meta`.
+        envelope: Shape of a page of leads: `data`; the old `resultsList`; `data` with the token under `meta`; or all of
+            it inside `data`.
         show_total: Whether the v1 envelope gives a number of leads.
         total_counts: Whether that number is of the whole listing or of the page.
         total_ceiling: The number beyond which leads are not counted.
@@ -43,7 +44,7 @@ class Profile:
         compressed: Whether answers come gzipped.
     """
 
-    envelope: Literal["v1", "legacy", "nested"] = "v1"
+    envelope: Literal["v1", "legacy", "nested", "inside"] = "v1"
     show_total: bool = False
     total_counts: Literal["listing", "page"] = "listing"
     total_ceiling: int | None = None

@@ -20,7 +20,8 @@ from leadboxer_source.sandbox import answers, query
 from leadboxer_source.sandbox.faults import Faults
 from leadboxer_source.sandbox.profile import Profile
 from leadboxer_source.sandbox.query import Malformed, Query, TooLarge
-from leadboxer_source.sandbox.world import Record, World
+from leadboxer_source.sandbox.records import Record
+from leadboxer_source.sandbox.world import World
 
 KEY = "sandbox-key-that-opens-nothing"
 _PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
@@ -417,6 +418,8 @@ class Sandbox:
             return {"resultsList": users, **paging, **told}
         if profile.envelope == "nested":
             return {"data": users, "meta": paging}
+        if profile.envelope == "inside":
+            return {"data": {"resultsList": users, **paging}}
         return {"data": users, **paging, **({"total": total} if profile.show_total and total is not None else {})}
 
     # the rest
@@ -472,7 +475,7 @@ def _told_session(record: Record, profile: Profile) -> Record:
     hidden = set() if profile.session_times == "full" else {"lastEvent", "eventEsTimestamp", "eventUnixTimestamp"}
     told = {name: value for name, value in record.items() if name not in hidden}
     if profile.session_times == "start_as_event":
-        told["eventUnixTimestamp"] = told.pop("session_unix_timestamp")
+        told["eventUnixTimestamp"] = str(int(told.pop("session_unix_timestamp")) + 1_606)
     if profile.session_id_name != "session_id":
         told[profile.session_id_name] = told.pop("session_id")
     return told
