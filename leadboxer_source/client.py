@@ -110,7 +110,8 @@ class Client:
         limit, records = self._taken(endpoint, parent, once=once)
         if records is not None and len(records) >= limit:
             try:
-                more = self._records(endpoint, parent, limit * settings.CHILD_LIMIT_FACTOR, once=once)
+                # the endpoint answers: what fails now may pass, or has to do with the limit
+                more = self._records(endpoint, parent, limit * settings.CHILD_LIMIT_FACTOR, once=False)
             except (errors.RequestRefused, errors.ApiUnavailable, errors.NotLeadBoxer):
                 more = None
             if more is None or len(more) < len(records):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -141,6 +142,28 @@ def test_rows_of_a_full_answer_are_kept_whatever_a_higher_limit_brings(
         assert desk.rows(f"SELECT max(n) FROM (SELECT count(*) AS n FROM {table} GROUP BY {parent})") == [(2,)]
         told = dict(desk.rows(f"SELECT id, reason FROM load_failures WHERE resource = '{table}'"))
         assert told == {one: "The API gives no more than 2 rows; there may be more." for (one,) in full}
+
+
+def test_what_was_set_aside_and_is_long_is_read_whole_through_a_moments_trouble(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMITS", (2,))
+    users = set(desk.world.user_ids())
+    counts = Counter(event["session_id"] for event in desk.world.truth().events)
+    session = next(session for session, count in counts.items() if count > 2 and session not in users)
+    desk.server.faults.poison(session, "400")
+    desk.load()
+    assert desk.rows("SELECT id FROM load_failures") == [(session,)]
+    desk.server.faults.heal(session)
+    desk.server.faults.fail_next("events", "500", after=1)
+    desk.load()
+    assert [request.params["limit"] for request in desk.server.requests if request.endpoint == "events"] == [
+        "2",
+        "20",
+        "20",
+    ]
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
+    desk.assert_equal_to_truth()
 
 
 def test_sessions_without_an_id_are_told(desk: Desk) -> None:
