@@ -512,19 +512,28 @@ def test_the_command_loads_and_says_so_and_stops_with_progress(configured: Desk)
     done = subprocess.run([COMMAND, "sync", "--db", "cli.duckdb"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "All is covered." in done.stdout
-    [(users, sessions, events)] = (
+    [counts] = (
         duckdb.connect("cli.duckdb")
         .execute(
             "SELECT (SELECT count(*) FROM leadboxer_data.users), (SELECT count(*) FROM leadboxer_data.sessions), "
-            "(SELECT count(*) FROM leadboxer_data.events)"
+            "(SELECT count(*) FROM leadboxer_data.events), (SELECT count(*) FROM leadboxer_data.properties)"
         )
         .fetchall()
     )
     again = subprocess.run([COMMAND, "sync", "--db", "new.duckdb"], capture_output=True, text=True, check=True)
+    users, sessions, events, properties = (f"{count:,}" for count in counts)
     assert (
-        f"\nRead {users} users, {sessions} sessions, {events} events into new.duckdb, dataset leadboxer_data.\n"
-        in again.stdout
-    )
+        f"\nRead {users} users, {sessions} sessions, {events} events, {properties} properties into new.duckdb, "
+        "dataset leadboxer_data.\n"
+    ) in again.stdout
+
+
+def test_of_a_part_it_says_what_of_it_was_read(configured: Desk, capsys: Any) -> None:
+    assert main(["sync", "--db", "part.duckdb", "--only", "events"]) == 0
+    told = capsys.readouterr().out
+    with duckdb.connect("part.duckdb") as connection:
+        [events] = connection.execute("SELECT count(*) FROM leadboxer_data.events").fetchone() or ()
+    assert f"\nRead {events:,} events into part.duckdb, dataset leadboxer_data.\n" in told
 
 
 def test_the_key_appears_in_no_file_log_trace_or_error(
