@@ -159,6 +159,7 @@ USAGE: list[tuple[list[str], int, str]] = [
     (["profile", "1.2", "--html", "nosuch/p.html"], 4, "The folder of nosuch/p.html does not exist: make it"),
     (["status", "--pipeline", "a/b"], 4, "a/b is no name for a pipeline"),
     (["sync", "--pipeline", ".."], 4, ".. is no name for a pipeline"),
+    (["sync", "--pipeline", "my pipe"], 4, "my pipe is no name for a pipeline: use letters, digits, _ and -."),
     (
         ["sync", "--dataset", "my data"],
         4,
