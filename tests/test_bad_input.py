@@ -107,10 +107,15 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({"LIMITER_STORE": "redis://127.0.0.1:9/0", "RATE_LIMIT": "10/second"}, None, 1, "start it or correct its address"),
     ({"CHUNK_SIZE": "0"}, None, 4, "chunk_size is 0: it must be 1 or more"),
     ({"MAX_REQUESTS": "-5"}, None, 4, "max_requests is -5: it must be 1 or more"),
-    ({"CHUNK_SIZE": "many"}, None, 4, "chunk_size cannot be read: write a whole number."),
-    ({"MAX_MINUTES": "hunter2"}, None, 4, "max_minutes cannot be read: write a number."),
-    ({"PROMOTE": "hunter2"}, None, 4, 'promote cannot be read: write a list like ["Customer ID"].'),
-    ({"FILTERS": "hunter2"}, None, 4, "filters cannot be read: write a table, in the environment JSON like"),
+    ({"CHUNK_SIZE": "many"}, None, 4, "SOURCES__LEADBOXER__CHUNK_SIZE cannot be read: write a whole number."),
+    ({"MAX_MINUTES": "hunter2"}, None, 4, "SOURCES__LEADBOXER__MAX_MINUTES cannot be read: write a number."),
+    ({"PROMOTE": "hunter2"}, None, 4, 'SOURCES__LEADBOXER__PROMOTE cannot be read: write a list like ["Customer ID"].'),
+    (
+        {"FILTERS": "hunter2"},
+        None,
+        4,
+        "_FILTERS cannot be read: write a table, in the environment JSON like",
+    ),
 ]
 
 
@@ -224,6 +229,11 @@ FILES: list[tuple[str, str, str]] = [
     ),
     ("config.toml", "[sources.leadboxer]\napi_key = 'y'", "sources.leadboxer.api_key is a secret but stands in config"),
     ("secrets.toml", "[sources.leadboxer\nsite = 'x'", "secrets.toml is not TOML: "),
+    (
+        "config.toml",
+        "[sources.leadboxer]\nmax_minutes = 'soon'",
+        "max_minutes in .dlt/config.toml cannot be read: write a",
+    ),
     (
         "secrets.toml",
         "[sources.leadboxer]\nsite = 'x\napi_key = 'y'",
