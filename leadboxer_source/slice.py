@@ -92,7 +92,9 @@ class Slice:
             # a resource that is not selected has claimed it too, and would never ask for it
             settled=[name for name in (SESSIONS, EVENTS) if not self._claimed_elsewhere(name)],
         )
-        self._report = Report(scope=config.scope, started_ms=self._now_ms(), covered=self._loaded)
+        self._report = Report(
+            scope=config.scope, one_off=self._one_off, started_ms=self._now_ms(), covered=self._loaded
+        )
         self._budgets = Budgets(config, clock, connection.traffic, self.children, self._report)
         self._concluded = False
         connection.on_listing_wait(self._tell_of_wait)
