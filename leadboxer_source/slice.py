@@ -119,7 +119,7 @@ class Slice:
 
     def users(self) -> Polled:
         """Yields chunks of users' rows, newest first, and stages the claim of what was loaded for them."""
-        self.children.adopts_strangers, self.children.has_next_run = False, not self._one_off
+        self.children.listed, self.children.has_next_run = self._lister.user_ids, not self._one_off
         claim_top: int | None = None
         self._tell()
         try:
