@@ -224,6 +224,18 @@ class TestPace:
             assert all(later - earlier >= limit.period_seconds for earlier, later in windows)
         assert stamps[at_once - 1] == NOW, "as many as may go do go at once"
 
+    def test_what_is_free_is_what_may_go_now(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(3, 60.0))
+        free = [pace.free]
+        for _ in range(3):
+            pace.acquire()
+            free.append(pace.free)
+        pace.learn(RateLimit(2, 60.0))
+        free.append(pace.free)
+        clock.now_s += 61
+        assert [*free, pace.free] == [3, 2, 1, 0, 0, 2]
+        assert self.pace(None)[0].free == settings.LANE_WORKERS
+
     def test_a_minutes_limit_and_a_days_are_learned_beside_each_other(self) -> None:
         pace, clock, _ = self.pace(RateLimit(10, 60.0))
         pace.learn(RateLimit(3, 86_400.0))
