@@ -50,7 +50,7 @@ class Children:
         loaded: How many rows came of each endpoint.
         failures: What could not be fetched so far.
         exhausted: The quota that ended the slice, if one did.
-        adopts_strangers: Whether users come whom no listing of this run has handed out.
+        listed: Ids of those whom this run has listed; `None` if users come from somebody else's resource.
         has_next_run: Whether what the API does not know can be asked for once more, to be sure.
     """
 
@@ -72,7 +72,7 @@ class Children:
         self.loaded: Counter[str] = Counter()
         self.failures = failures
         self.exhausted: errors.QuotaExhausted | None = None
-        self.adopts_strangers = True
+        self.listed: Mapping[str, str] | None = None
         self.has_next_run = True
         self._lanes = lanes
         self._shapes = shapes
@@ -115,7 +115,12 @@ class Children:
         users = users if isinstance(users, list) else [users]  # somebody else's parent may yield single rows
         owed = self._retried.pop(SESSIONS, [])
         for user_id in (user["user_id"] for user in users):
-            if user_id in self._owing_users or (self.adopts_strangers and user_id not in self._forgotten):
+            if self.listed and user_id not in self.listed:
+                raise errors.ConfigurationInvalid(
+                    "A map has changed user_id in rows of users, and sessions are asked for by it: change it after the "
+                    "load, or in a table of your own."
+                )
+            if user_id in self._owing_users or (self.listed is None and user_id not in self._forgotten):
                 self._owing_users.discard(user_id)
                 owed.append(user_id)
         return self._collect(SESSIONS, [(user_id, user_id) for user_id in owed], self._session_rows)

@@ -24,6 +24,7 @@ class Report:
         stopping: Set it, and the run hands out no more users, finishes what it owes, and ends with its claims.
         run_id: Tells the runs in `load_runs` apart.
         scope: Dataset and listing filters.
+        one_off: It has an end date and marks nothing as loaded.
         started_ms: When it began, epoch milliseconds.
         ended_ms: When it ended; 0 while it goes on.
         complete: All that there was when it ended is covered (of a one-off: was read).
@@ -50,6 +51,7 @@ class Report:
     stopping: bool = False
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     scope: str = ""
+    one_off: bool = False
     started_ms: int = 0
     ended_ms: int = 0
     complete: bool = False

@@ -92,7 +92,9 @@ class Slice:
             # a resource that is not selected has claimed it too, and would never ask for it
             settled=[name for name in (SESSIONS, EVENTS) if not self._claimed_elsewhere(name)],
         )
-        self._report = Report(scope=config.scope, started_ms=self._now_ms(), covered=self._loaded)
+        self._report = Report(
+            scope=config.scope, one_off=self._one_off, started_ms=self._now_ms(), covered=self._loaded
+        )
         self._budgets = Budgets(config, clock, connection.traffic, self.children, self._report)
         self._concluded = False
         connection.on_listing_wait(self._tell_of_wait)
@@ -117,7 +119,7 @@ class Slice:
 
     def users(self) -> Polled:
         """Yields chunks of users' rows, newest first, and stages the claim of what was loaded for them."""
-        self.children.adopts_strangers, self.children.has_next_run = False, not self._one_off
+        self.children.listed, self.children.has_next_run = self._lister.user_ids, not self._one_off
         claim_top: int | None = None
         self._tell()
         try:

@@ -2,6 +2,8 @@
 
     {"coverage": {"version": 1, "scopes": {SCOPE: {"covered": [[lo, hi], ...], "set_aside": {ID: {"since": ms, ...}}}}}}
 
+Beside them `"again": [lo, hi]` notes, for whoever looks, what a resync has taken out of the coverage.
+
 It has a key of its own in the resource's state, because dlt keeps things there too. Who was forgotten stands beside the
 source's state, so that `refresh="drop_sources"` does not bring them back:
 
@@ -36,10 +38,17 @@ SetAside = dict[str, dict[str, int]]
 
 @dataclass
 class Remembered:
-    """One resource's memory of one scope."""
+    """One resource's memory of one scope.
+
+    Attributes:
+        covered: What is loaded.
+        set_aside: What could not be read.
+        again: What was loaded and is marked to be read again, until the newest of it is.
+    """
 
     covered: Coverage = field(default_factory=list)
     set_aside: SetAside = field(default_factory=dict)
+    again: Stretch | None = None
 
 
 def resources_of(pipeline_state: Mapping[str, Any], source_name: str = SOURCE) -> dict[str, Any]:
@@ -67,18 +76,19 @@ def remember(resource_state: dict[str, Any], scope: str) -> Remembered:
     try:
         stored = memory["scopes"].get(scope, {"covered": []})
         covered = [Stretch(int(lo), int(hi)) for lo, hi in stored["covered"]]
+        again = Stretch(*map(int, stored["again"])) if "again" in stored else None
         set_aside = {
             str(key): {"since": int(entry["since"]), "attempts": int(entry["attempts"])}
             for key, entry in stored.get("set_aside", {}).items()
         }
     except (KeyError, TypeError, ValueError, AttributeError):
-        covered, set_aside = [Stretch(1, 0)], {}
+        covered, set_aside, again = [Stretch(1, 0)], {}, None
     if add([], covered) != covered:
         raise StateUnreadable(
             "The pipeline's state is damaged: restore it with `dlt pipeline ... sync`, or reload everything with "
             'refresh="drop_sources".'
         )
-    return Remembered(covered, set_aside)
+    return Remembered(covered, set_aside, again)
 
 
 def record(resource_state: dict[str, Any], scope: str, memory: Remembered) -> None:
@@ -87,6 +97,9 @@ def record(resource_state: dict[str, Any], scope: str, memory: Remembered) -> No
     if memory.set_aside:
         stored["set_aside"] = memory.set_aside
     kept = resource_state.setdefault(KEY, {"scopes": {}})
+    again = memory.again or kept["scopes"].get(scope, {}).get("again")
+    if again and (not memory.covered or memory.covered[-1].hi < again[1]):
+        stored["again"] = list(again)
     kept["version"] = VERSION
     kept["scopes"][scope] = stored
 

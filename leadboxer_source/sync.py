@@ -38,11 +38,13 @@ class SyncResult:
         complete: All that there was is loaded and marked as such.
         stopped: Why the last run ended; see `Report.stopped`.
         runs: One report for each run.
+        only: Resources that were loaded.
     """
 
     complete: bool = False
     stopped: str = ""
     runs: list[Report] = field(default_factory=list)
+    only: Sequence[str] = RESOURCES
 
     @property
     def can_go_on(self) -> bool:
@@ -61,8 +63,9 @@ class SyncResult:
 
     @property
     def loaded(self) -> dict[str, int]:
-        """Rows that all runs have read, by resource; a row that was read twice counts twice."""
-        return total(run.loaded for run in self.runs)
+        """Rows of them that all runs have read, by resource; a row that was read twice counts twice."""
+        read = total(run.loaded for run in self.runs)
+        return {name: count for name, count in read.items() if name in self.only}
 
 
 def sync(
@@ -115,7 +118,8 @@ def sync(
     is_whole = is_plannable(only, configured["end_date"])
     run = partial(_run, pipeline, only, watch, file_format, is_whole=is_whole, **config)
     with alone(pipeline):
-        return _until_covered(pipeline.pipeline_name, run, max_minutes, max_requests, slice_minutes)
+        result = SyncResult(only=only or RESOURCES)
+        return _until_covered(result, pipeline.pipeline_name, run, max_minutes, max_requests, slice_minutes)
 
 
 def is_plannable(only: Sequence[str] | None, end_date: object) -> bool:
@@ -124,13 +128,14 @@ def is_plannable(only: Sequence[str] | None, end_date: object) -> bool:
 
 
 def _until_covered(
+    result: SyncResult,
     name: str,
     run: Callable[..., Report | None],
     max_minutes: float | None,
     max_requests: int | None,
     slice_minutes: float,
 ) -> SyncResult:
-    result, started, idle_runs = SyncResult(), time.monotonic(), 0
+    started, idle_runs = time.monotonic(), 0
     while True:
         minutes_left = None if max_minutes is None else max_minutes - (time.monotonic() - started) / 60
         requests_left = None if max_requests is None else max_requests - sum(result.requests.values())

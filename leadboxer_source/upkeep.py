@@ -69,7 +69,9 @@ def resync(
             memory = remember(resource, scope)
             left = uncover(memory.covered, Stretch(since_ms, _FOR_EVER_MS))
             if left != memory.covered:
-                record(resource, scope, Remembered(left, memory.set_aside))
+                marks = [Stretch(max(since_ms, memory.covered[0].lo), memory.covered[-1].hi), memory.again]
+                los, his = zip(*filter(None, marks), strict=True)
+                record(resource, scope, Remembered(left, memory.set_aside, Stretch(min(los), max(his))))
                 uncovered.append(name)
     return uncovered
 

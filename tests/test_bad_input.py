@@ -107,10 +107,15 @@ SETTINGS: list[tuple[dict[str, str | None], str | None, int, str]] = [
     ({"LIMITER_STORE": "redis://127.0.0.1:9/0", "RATE_LIMIT": "10/second"}, None, 1, "start it or correct its address"),
     ({"CHUNK_SIZE": "0"}, None, 4, "chunk_size is 0: it must be 1 or more"),
     ({"MAX_REQUESTS": "-5"}, None, 4, "max_requests is -5: it must be 1 or more"),
-    ({"CHUNK_SIZE": "many"}, None, 4, "chunk_size cannot be read: write a whole number."),
-    ({"MAX_MINUTES": "hunter2"}, None, 4, "max_minutes cannot be read: write a number."),
-    ({"PROMOTE": "hunter2"}, None, 4, 'promote cannot be read: write a list like ["Customer ID"].'),
-    ({"FILTERS": "hunter2"}, None, 4, "filters cannot be read: write a table, in the environment JSON like"),
+    ({"CHUNK_SIZE": "many"}, None, 4, "SOURCES__LEADBOXER__CHUNK_SIZE cannot be read: write a whole number."),
+    ({"MAX_MINUTES": "hunter2"}, None, 4, "SOURCES__LEADBOXER__MAX_MINUTES cannot be read: write a number."),
+    ({"PROMOTE": "hunter2"}, None, 4, 'SOURCES__LEADBOXER__PROMOTE cannot be read: write a list like ["Customer ID"].'),
+    (
+        {"FILTERS": "hunter2"},
+        None,
+        4,
+        "_FILTERS cannot be read: write a table, in the environment JSON like",
+    ),
 ]
 
 
@@ -159,6 +164,7 @@ USAGE: list[tuple[list[str], int, str]] = [
     (["profile", "1.2", "--html", "nosuch/p.html"], 4, "The folder of nosuch/p.html does not exist: make it"),
     (["status", "--pipeline", "a/b"], 4, "a/b is no name for a pipeline"),
     (["sync", "--pipeline", ".."], 4, ".. is no name for a pipeline"),
+    (["sync", "--pipeline", "my pipe"], 4, "my pipe is no name for a pipeline: use letters, digits, _ and -."),
     (
         ["sync", "--dataset", "my data"],
         4,
@@ -223,6 +229,11 @@ FILES: list[tuple[str, str, str]] = [
     ),
     ("config.toml", "[sources.leadboxer]\napi_key = 'y'", "sources.leadboxer.api_key is a secret but stands in config"),
     ("secrets.toml", "[sources.leadboxer\nsite = 'x'", "secrets.toml is not TOML: "),
+    (
+        "config.toml",
+        "[sources.leadboxer]\nmax_minutes = 'soon'",
+        "max_minutes in .dlt/config.toml cannot be read: write a",
+    ),
     (
         "secrets.toml",
         "[sources.leadboxer]\nsite = 'x\napi_key = 'y'",
@@ -528,19 +539,28 @@ def test_the_command_loads_and_says_so_and_stops_with_progress(configured: Desk)
     done = subprocess.run([COMMAND, "sync", "--db", "cli.duckdb"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "All is covered." in done.stdout
-    [(users, sessions, events)] = (
+    [counts] = (
         duckdb.connect("cli.duckdb")
         .execute(
             "SELECT (SELECT count(*) FROM leadboxer_data.users), (SELECT count(*) FROM leadboxer_data.sessions), "
-            "(SELECT count(*) FROM leadboxer_data.events)"
+            "(SELECT count(*) FROM leadboxer_data.events), (SELECT count(*) FROM leadboxer_data.properties)"
         )
         .fetchall()
     )
     again = subprocess.run([COMMAND, "sync", "--db", "new.duckdb"], capture_output=True, text=True, check=True)
+    users, sessions, events, properties = (f"{count:,}" for count in counts)
     assert (
-        f"\nRead {users} users, {sessions} sessions, {events} events into new.duckdb, dataset leadboxer_data.\n"
-        in again.stdout
-    )
+        f"\nRead {users} users, {sessions} sessions, {events} events, {properties} properties into new.duckdb, "
+        "dataset leadboxer_data.\n"
+    ) in again.stdout
+
+
+def test_of_a_part_it_says_what_of_it_was_read(configured: Desk, capsys: Any) -> None:
+    assert main(["sync", "--db", "part.duckdb", "--only", "events"]) == 0
+    told = capsys.readouterr().out
+    with duckdb.connect("part.duckdb") as connection:
+        [events] = connection.execute("SELECT count(*) FROM leadboxer_data.events").fetchone() or ()
+    assert f"\nRead {events:,} events into part.duckdb, dataset leadboxer_data.\n" in told
 
 
 def test_the_key_appears_in_no_file_log_trace_or_error(

@@ -83,7 +83,7 @@ def test_each_line_has_its_mark(checked: Any, capsys: Any) -> None:
         ({"HASH_FIELDS": '["email"]'}, 4, "settings", "hash_fields needs a hash_key"),
         ({"EXCLUDE_FIELDS": '["session_id"]'}, 4, "settings", "exclude_fields and hash_fields cannot name session_id"),
         ({"PROMOTE": '["email"]'}, 4, "settings", "promote cannot make columns of 'email'"),
-        ({"CHUNK_SIZE": "many"}, 4, "settings", "chunk_size cannot be read: write a whole number."),
+        ({"CHUNK_SIZE": "many"}, 4, "settings", "SOURCES__LEADBOXER__CHUNK_SIZE cannot be read: write a whole number."),
         (
             {"LIMITER_STORE": "redis://:hunter2@127.0.0.1:9/0", "RATE_LIMIT": "10/second"},
             1,

@@ -109,6 +109,15 @@ def test_refreshing_one_resource_reads_it_again(desk: Desk) -> None:
     desk.assert_equal_to_truth()
 
 
+def test_a_map_may_not_change_whom_sessions_are_asked_for(desk: Desk) -> None:
+    source = desk.source()
+    source.users.add_map(lambda user: {**user, "user_id": f"hidden {user['user_id']}"})
+    with pytest.raises(PipelineStepFailed, match="changed user_id"):
+        desk.pipeline().run(source)
+    desk.load()
+    desk.assert_equal_to_truth()
+
+
 def test_hints_can_be_applied(desk: Desk) -> None:
     source = desk.source()
     source.events.apply_hints(table_name="hits")

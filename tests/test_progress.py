@@ -85,6 +85,17 @@ def test_a_line_says_how_far_it_is_and_what_it_waits_for() -> None:
     assert describe(one, 1, NOW_MS / 1000).startswith("slice 1: 1 user, 1 session, 700 events, 1 request, ")
 
 
+def test_of_a_one_off_no_coverage_is_told_as_it_has_none(desk: Desk) -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for stopped in ("", "covered"):
+        told = report(covered=[], one_off=True, stopped=stopped)
+        assert "of the time" not in describe(told, 1, NOW_MS / 1000)
+        console.print(picture(told, 1, NOW_MS / 1000, None, console))
+    assert "of the time" not in console.export_text()
+    assert desk.load(start_date="2026-11-05", end_date="2026-11-10").one_off
+    assert not desk.load(start_date="2026-11-05").one_off
+
+
 def test_of_next_to_nothing_it_is_not_told_how_long_the_rest_takes() -> None:
     told = report(covered=[], owed={}, waiting_until=NOW_MS / 1000 + 41)
     for staged_ms in (45_000, DAY_MS // 20):

@@ -54,6 +54,17 @@ def test_what_is_written_has_the_released_shape() -> None:
     assert json.loads(json.dumps(written)) == golden(VERSION), "another shape needs another version and a golden copy"
 
 
+def test_what_is_to_be_read_again_is_noted_until_its_end_is_covered() -> None:
+    state: dict[str, Any] = {}
+    again = Stretch(TWO[1].lo, TWO[1].hi)
+    record(state, SITE, Remembered(TWO[:1], {}, again))
+    assert remember(state, SITE) == Remembered(TWO[:1], {}, again)
+    record(state, SITE, Remembered(TWO[:1]))
+    assert remember(state, SITE).again == again, "a run that has claimed nothing"
+    record(state, SITE, Remembered([TWO[0], Stretch(TWO[1].hi - 1, TWO[1].hi)]))
+    assert remember(state, SITE).again is None
+
+
 def test_what_else_is_kept_in_a_resources_state_is_left_alone() -> None:
     state: dict[str, Any] = {"incremental": {"cursor": 1}}
     record(state, SITE, Remembered(TWO))

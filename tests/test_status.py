@@ -115,12 +115,50 @@ def test_it_tells_what_is_covered_and_what_is_missing(account: Desk, capsys: pyt
 
 def test_what_is_newer_than_the_last_run_is_no_hole() -> None:
     covered = {name: [Stretch(0, 1_000_000)] for name in ("users", "sessions", "events", "properties")}
-    scope = Scope("site", Stretch(0, 1_000_000), 1_400_000, covered, {})
+    scope = Scope("site", Stretch(0, 1_000_000), 1_400_000, covered, {}, {})
     assert missing(scope) == []
     assert "not settled yet" in not_yet(scope)
     assert "newer than the last run" in not_yet(scope._replace(now_ms=5_000_000))
     covered["events"] = [Stretch(0, 500_000)]
-    assert missing(scope) == [(Stretch(500_000, 1_000_000), "events")]
+    assert missing(scope) == [(Stretch(500_000, 1_000_000), "events", False)]
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("days", [10, 400], ids=["a part", "all"])
+def test_what_is_marked_to_be_read_again_is_told_until_it_is_read(
+    days: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load() == 0
+    [before] = status(capsys)["scopes"]
+    since = time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86_400))
+    assert main(["resync", *PLACE, "--since", since]) == 0
+    [scope] = status(capsys)["scopes"]
+    assert (scope["since_ms"], scope["settled_ms"]) == (before["since_ms"], before["settled_ms"])
+    [[lo, hi]] = scope["missing"]["events"]
+    assert (lo >= before["since_ms"], hi) == (True, before["settled_ms"])
+    text = shown(capsys)
+    assert re.search(r"\nread again .*\): all\n {11}what was marked to be read again is read by the next run\n", text)
+    assert "missing" not in text
+    assert "never loaded" not in text
+    assert " 100 %" not in text
+    assert "newer than the last run" not in text
+    assert text.count("░") > 4
+    assert load("--max-requests", "10") == 3
+    assert "read again" not in shown(capsys), "the newest of it is read"
+    assert load() == 0
+    assert shown(capsys).count(" 100 %") == 4
+
+
+@pytest.mark.usefixtures("account")
+def test_a_resource_alone_can_be_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load() == 0
+    since = time.strftime("%Y-%m-%d", time.gmtime(time.time() - 5 * 86_400))
+    assert main(["resync", *PLACE, "--since", since, "--only", "events"]) == 0
+    assert main(["resync", *PLACE, "--since", "2020-01-01", "--only", "properties"]) == 0
+    text = shown(capsys)
+    assert re.search(r"read again .*: events\n", text)
+    assert re.search(r"read again .*: properties\n", text)
+    assert text.count(" 100 %") == 2
 
 
 def test_it_says_in_plain_words_why_a_run_ended(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,6 +369,11 @@ def test_where_nothing_is_loaded_it_says_what_to_do(account: Desk, capsys: pytes
     assert "`leadboxer plan`" in told
     assert not (account.folder / "desk.duckdb").exists(), "looking makes no file"
     assert status(capsys)["scopes"] == []
+
+
+def test_the_file_that_it_looked_for_is_named(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--pipeline", "leadboxer"]) == 0
+    assert capsys.readouterr().out.startswith(f"There is no {account.folder / 'leadboxer.duckdb'}.\n")
 
 
 def test_a_damaged_journal_is_an_empty_one(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:

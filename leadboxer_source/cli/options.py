@@ -87,8 +87,8 @@ class Place(NamedTuple):
         """
         path = self.file
         # dlt makes a folder of it
-        if self.name and not re.fullmatch(r"[\w .-]*\w[\w .-]*", self.name):
-            raise ConfigurationInvalid(f"{self.name} is no name for a pipeline: use letters, digits and _.")
+        if self.name and not re.fullmatch(r"\w[\w-]*", self.name):
+            raise ConfigurationInvalid(f"{self.name} is no name for a pipeline: use letters, digits, _ and -.")
         if self.db is not None and path is None:
             raise ConfigurationInvalid("--db names a DuckDB file; for other destinations configure dlt's credentials.")
         if path is not None and path.stem == self.dataset:

@@ -155,7 +155,7 @@ def describe(report: Report | None, slice_number: int, now: float | None = None,
         told.append(held)
     if report.stopped == "closed":
         told.append("not kept")
-    else:
+    elif not report.one_off:
         span = _span(report, now)
         told.append(f"{percent(share(report.covered, span))} of the time covered")
         if not report.stopped and report.staged:
@@ -186,14 +186,15 @@ def picture(
         f"{report.requests.get(endpoint, 0):,} {name}"
         for endpoint, name in (("leads", LISTING), ("sessions", "sessions"), ("events", "events"))
     )
+    covered = Text.assemble(
+        f"{instant(span.lo):%Y-%m-%d} ",
+        (bar(report.covered, span, width, report.staged, plain=plain), "green"),
+        f" now, {percent(share(report.covered, span))} of the time covered",
+    )
     lines = [
         Text(f"slice {slice_number}: {_counts(report, work)}"),
         Text(f"requests: {requests}" + (f"; {report.set_aside} set aside" if report.set_aside else "")),
-        Text.assemble(
-            f"{instant(span.lo):%Y-%m-%d} ",
-            (bar(report.covered, span, width, report.staged, plain=plain), "green"),
-            f" now, {percent(share(report.covered, span))} of the time covered",
-        ),
+        *([] if report.one_off else [covered]),
         Text(_doing(report, now), style="dim"),
     ]
     if not report.stopped and (main := work.told(now)):

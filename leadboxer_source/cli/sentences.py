@@ -279,11 +279,20 @@ _FORMS = {
 """How a value of each type is written."""
 
 
+def _given_as(setting: str) -> str:
+    """Says where a setting of the source was found."""
+    variable = f"{_PREFIX}{setting.upper()}"
+    if variable in os.environ:
+        return variable
+    files = (file for file, document in _files() if setting in document.get("sources", {}).get("leadboxer", {}))
+    return next((f"{setting} in {file}" for file in files), setting)
+
+
 def _refused(error: BaseException) -> Told | None:
     """A setting that dlt cannot read; it shows no value that may be secret."""
     if isinstance(error, ConfigValueCannotBeCoercedException):
         form = _FORMS.get(getattr(error.hint, "__name__", ""), f"a value of type {error.hint}")
-        return Told(f"{error.field_name} cannot be read: write {form}.", _CONFIGURATION)
+        return Told(f"{_given_as(error.field_name)} cannot be read: write {form}.", _CONFIGURATION)
     if not isinstance(error, ConfigurationException):
         return None
     return Told(f"{str(error).strip().splitlines()[0][:300]}; correct it.", _CONFIGURATION)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple
 
 import click
@@ -51,10 +52,11 @@ class Scope(NamedTuple):
 
     Attributes:
         name: Of the scope.
-        span: From when on users are wanted, and up to when any resource was claimed: what is newer is no hole.
+        span: From when on users are wanted, and up to when any resource was ever claimed: what is newer is no hole.
         now_ms: Epoch milliseconds.
         covered: What each resource covers.
         set_aside: What could not be read, by resource.
+        again: What is marked to be read again, by resource.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Scope(NamedTuple):
     now_ms: int
     covered: dict[str, Coverage]
     set_aside: dict[str, SetAside]
+    again: dict[str, Stretch]
 
 
 @click.command(epilog="\b\nExample: leadboxer status --db leadboxer.duckdb")
@@ -84,8 +87,8 @@ def command(*, as_json: bool, **options: Any) -> None:
     if as_json:
         say(json.dumps(as_dict(scopes, runs, running, plan, kept.get("spent"))))
     else:
-        if place.db and place.is_missing:
-            say(f"There is no {place.db}.")
+        if place.is_missing:
+            say(f"There is no {place.db or place.file}.")
         if loaded and not scopes:
             say("What is here was loaded by a pipeline of another name; see what it covers with")
             for name in sorted(name for name, state in states_there(pipeline).items() if scopes_of(state, {}, 0)):
@@ -116,12 +119,14 @@ def scopes_of(state: Mapping[str, Any], kept: Mapping[str, Any], now_ms: int) ->
     for name in names:
         memories = {resource: remember(resources.get(resource, {}), name) for resource in COVERED}
         covered = {resource: memory.covered for resource, memory in memories.items()}
-        oldest = min((found[0].lo for found in covered.values() if found), default=now_ms)
+        again = {resource: memory.again for resource, memory in memories.items() if memory.again}
+        ever = [*chain(*covered.values()), *again.values()]
+        oldest = min((stretch.lo for stretch in ever), default=now_ms)
         wanted = [run["since_ms"] for run in kept.get("runs", []) if run["scope"] == name]
-        settled = max((found[-1].hi for found in covered.values() if found), default=now_ms)
+        settled = max((stretch.hi for stretch in ever), default=now_ms)
         span = Stretch(min([oldest, settled, *wanted[-1:]]), settled)
         set_aside = {resource: memory.set_aside for resource, memory in memories.items() if memory.set_aside}
-        scopes.append(Scope(name, span, now_ms, covered, set_aside))
+        scopes.append(Scope(name, span, now_ms, covered, set_aside, again))
     return scopes
 
 
@@ -174,11 +179,13 @@ def _show_scope(console: Console, scope: Scope) -> None:
     if found := missing(scope):
         console.print(f"{'':<11}{legend(plain=plain)}", style="dim")
     console.print()
-    for hole, whose in found[:_HOLES]:
-        console.print(f"missing    {between(hole)}: {whose}", soft_wrap=True)
+    for hole, whose, is_marked in found[:_HOLES]:
+        console.print(f"{'read again' if is_marked else 'missing':<11}{between(hole)}: {whose}", soft_wrap=True)
     if len(found) > _HOLES:
         console.print(f"           and {len(found) - _HOLES} more (--json lists all)")
-    if never := [resource for resource, covered in scope.covered.items() if not covered]:
+    if scope.again:
+        console.print(f"{'':<11}what was marked to be read again is read by the next run")
+    if never := [resource for resource in scope.covered if not _was_loaded(scope, resource)]:
         console.print(f"missing    {', '.join(never)}: never loaded")
     if later := not_yet(scope):
         console.print(later)
@@ -195,21 +202,29 @@ def not_yet(scope: Scope) -> str:
     """Says why the time since the last claim is not covered; empty if nothing was claimed."""
     since = Stretch(scope.span.hi, max(scope.span.hi, scope.now_ms))
     ago = (since.hi - since.lo) / 1000
-    if not any(scope.covered.values()):
+    if not any(_was_loaded(scope, resource) for resource in scope.covered):
         return ""
     why = "not settled yet" if ago < _UNSETTLED_SECONDS else "newer than the last run"
     return f"{why}: since {minute(since.lo)} ({lasting(ago)}); the next run reads it"
 
 
-def missing(scope: Scope) -> list[tuple[Stretch, str]]:
-    """Returns the holes of what was ever loaded, newest first, each with the resources that it is a hole of."""
-    found: dict[Stretch, list[str]] = {}
+def missing(scope: Scope) -> list[tuple[Stretch, str, bool]]:
+    """Returns the holes of what was ever loaded, newest first: whose each is, and whether it was marked as one."""
+    found: dict[tuple[Stretch, bool], list[str]] = {}
     for resource, covered in scope.covered.items():
-        if covered:
+        if _was_loaded(scope, resource):
             for hole in holes(covered, scope.span.lo, scope.span.hi):
-                found.setdefault(hole, []).append(resource)
-    told = [(hole, "all" if len(names) == len(COVERED) else ", ".join(names)) for hole, names in found.items()]
+                is_marked = resource in scope.again and hole.hi > scope.again[resource].lo
+                found.setdefault((hole, is_marked), []).append(resource)
+    told = [
+        (hole, "all" if len(names) == len(COVERED) else ", ".join(names), is_marked)
+        for (hole, is_marked), names in found.items()
+    ]
     return sorted(told, reverse=True)
+
+
+def _was_loaded(scope: Scope, resource: str) -> bool:
+    return bool(scope.covered[resource] or resource in scope.again)
 
 
 def _table(runs: Sequence[dict[str, Any]]) -> Table:

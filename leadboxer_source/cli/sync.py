@@ -16,7 +16,7 @@ from dlt.common.configuration.exceptions import ConfigurationException
 
 from leadboxer_source.cli import STOPPED_WITH_PROGRESS
 from leadboxer_source.cli.options import names, taken_account, taken_place, with_account, with_place
-from leadboxer_source.cli.picture import ENDED, LISTING, many
+from leadboxer_source.cli.picture import ENDED, LISTING
 from leadboxer_source.cli.progress import Progress
 from leadboxer_source.cli.sentences import ignored
 from leadboxer_source.cli.terminal import say
@@ -102,8 +102,11 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     return 0 if result.complete else STOPPED_WITH_PROGRESS
 
 
+_ONE = {"users": "user", "sessions": "session", "events": "event", "properties": "property"}
+
+
 def _rows(loaded: dict[str, int]) -> str:
-    told = [many(loaded[name], name.removesuffix("s")) for name in ("users", "sessions", "events") if loaded.get(name)]
+    told = [f"{loaded[name]:,} {one if loaded[name] == 1 else name}" for name, one in _ONE.items() if loaded.get(name)]
     return ", ".join(told) or "nothing"
 
 
