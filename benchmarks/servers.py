@@ -26,7 +26,7 @@ _LONGEST_SECONDS = 3_600
 @contextmanager
 def sandbox(*arguments: str) -> Iterator[Account]:
     """Serves a dataset; yields where."""
-    command = [sys.executable, "-m", "leadboxer_source.sandbox", "--json", "--seed", "3", *arguments]
+    command = [sys.executable, "-m", "leadboxer_source.sandbox", "--json", "--seed", "3", "--hostile", *arguments]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment())
     try:
         assert server.stdout is not None

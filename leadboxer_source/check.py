@@ -217,7 +217,8 @@ def _permission(transport: Transport, config: Settings, users: list[Record]) -> 
         except errors.RequestRefused as refusal:
             if refusal.status not in _GONE:
                 return Finding("permission", "wrong", str(refusal), refusal.exit_code)
-            records = []
+            told = f"The {endpoint} of somebody whom LeadBoxer has just listed are not known to it (404): check again."
+            return Finding("permission", "doubtful", told)
         except errors.QuotaExhausted:
             return Finding("permission", "doubtful", f"Not tried for {endpoint}: the quota is spent for the moment.")
         except errors.AccessDenied as denied:

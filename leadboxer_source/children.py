@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime, timedelta
 
 from dlt.common import logger
 from dlt.common.runtime import signals
 
 from leadboxer_source import errors, settings
 from leadboxer_source.client import EVENTS, SESSIONS, Answer, Record
-from leadboxer_source.clock import Clock
 from leadboxer_source.coverage import Stretch, covers
+from leadboxer_source.failures import CUT_OFF, Failures
 from leadboxer_source.lanes import Lane
-from leadboxer_source.rows import Row, Shapes, instant, session_activity_ms, session_id_of
-from leadboxer_source.state import NOBODY, Forgotten, SetAside
+from leadboxer_source.rows import ReadingClock, Row, Shapes, session_activity_ms, session_id_of
+from leadboxer_source.state import NOBODY, Forgotten
 
 Rows = list[Row]
 Polled = Iterator[Rows | None]
@@ -28,21 +27,7 @@ Polled = Iterator[Rows | None]
 
 _QUIET_POLLS = 5
 _ROWS_AT_ONCE = 500
-_FAILED = (errors.ApiUnavailable, errors.RequestRefused, errors.NotLeadBoxer)
-
-
-class ReadingClock:
-    """Stamps rows with the time of their reading: never twice the same, so that the later of two readings wins."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last = instant(0)
-
-    def stamp(self) -> datetime:
-        """Returns the time, or a moment after the last stamp where the clock stands still."""
-        now = instant(int(self._clock.time() * 1000))
-        self._last = max(now, self._last + timedelta(microseconds=1))
-        return self._last
+_FAILED = (errors.ApiUnavailable, errors.RequestRefused, errors.NotLeadBoxer, errors.AccessDenied)
 
 
 class Children:
@@ -53,7 +38,7 @@ class Children:
         shapes: Makes the rows.
         covered_events: Where events are loaded already; a session last active there owes none.
         with_events: Whether events or their properties are wanted at all.
-        set_aside: What an earlier run could not fetch; it is asked for first.
+        failures: What an earlier run could not fetch, which is asked for first, and what fails now.
         settled: Endpoints whose answer settles what was set aside, because all that was claimed for it is loaded now.
         reading: Stamps rows.
         forgotten: Whose rows must not be loaded.
@@ -63,10 +48,10 @@ class Children:
         gone: Parents that the API did not know: merged into another user meanwhile, or expired.
         asked: How many parents were asked for each endpoint.
         loaded: How many rows came of each endpoint.
-        set_aside: By endpoint, what could not be fetched so far.
-        failures: Rows for the table of failures.
+        failures: What could not be fetched so far.
         exhausted: The quota that ended the slice, if one did.
-        cut_off: What is set aside only because of that quota, by endpoint and id, and the user it was asked for.
+        adopts_strangers: Whether users come whom no listing of this run has handed out.
+        has_next_run: Whether what the API does not know can be asked for once more, to be sure.
     """
 
     def __init__(
@@ -74,10 +59,10 @@ class Children:
         lanes: dict[str, Lane],
         shapes: Shapes,
         reading: ReadingClock,
+        failures: Failures,
         *,
         covered_events: Sequence[Stretch] = (),
         with_events: bool = True,
-        set_aside: dict[str, SetAside] | None = None,
         forgotten: Forgotten = NOBODY,
         settled: Collection[str] = (SESSIONS, EVENTS),
         abandon: Callable[[], None] = lambda: None,
@@ -85,13 +70,10 @@ class Children:
         self.gone = 0
         self.asked: Counter[str] = Counter()
         self.loaded: Counter[str] = Counter()
-        self.set_aside: dict[str, SetAside] = {
-            name: dict((set_aside or {}).get(name, {})) for name in (SESSIONS, EVENTS)
-        }
-        self.failures: Rows = []
+        self.failures = failures
         self.exhausted: errors.QuotaExhausted | None = None
-        self.cut_off: dict[tuple[str, str], str] = {}
         self.adopts_strangers = True
+        self.has_next_run = True
         self._lanes = lanes
         self._shapes = shapes
         self._reading = reading
@@ -101,9 +83,8 @@ class Children:
         self._with_events = with_events
         self._settled = settled
         self._retried = {
-            name: list(self.set_aside[name]) for name in (SESSIONS, EVENTS) if with_events or name == SESSIONS
+            name: list(failures.set_aside[name]) for name in (SESSIONS, EVENTS) if with_events or name == SESSIONS
         }
-        self._again = frozenset(self._retried[SESSIONS])
         self._vanished: set[str] = set()
         self._gone: set[tuple[str, str]] = set()
         self._owing_users: set[str] = set()
@@ -111,7 +92,6 @@ class Children:
         self._lost_sessions = 0
         self._owing_sessions: dict[str, tuple[str | None, str]] = {}  # the owner, and the user who was asked for
         self._asked_at: dict[str, int | None] = {}
-        self._failed = 0
         self._collecting = 0
         self._turns = 0
 
@@ -125,7 +105,7 @@ class Children:
         self._owing_users.update(visits)
         self._visits.update(visits)
 
-    def forget(self, unsettled: Stretch) -> None:
+    def ask_again(self, unsettled: Stretch) -> None:
         """Lets sessions that were last active then be asked for again: not all of them could be seen before."""
         lo, hi = unsettled
         self._asked_at = {key: at for key, at in self._asked_at.items() if at is None or not lo <= at < hi}
@@ -217,7 +197,8 @@ class Children:
 
     def _submit(self, name: str, parent_id: str) -> Future[Answer]:
         if self.exhausted is None:
-            return self._lanes[name].submit(parent_id)
+            # what has failed in an earlier run is not worth a minute of retries in each
+            return self._lanes[name].submit(parent_id, once=self.failures.is_known(name, parent_id))
         refused: Future[Answer] = Future()
         refused.set_exception(self.exhausted)
         return refused
@@ -263,73 +244,40 @@ class Children:
         except errors.QuotaExhausted as exhausted:
             self.exhausted = exhausted
             # what was set aside before lies inside coverage, where nobody would ask for it again
-            if user_id is not None and user_id not in self._again and parent_id not in self.set_aside[name]:
-                self.cut_off[name, parent_id] = user_id
-            self._put_aside(name, parent_id, "The quota was spent before its turn came.")
+            known = user_id is None or self.failures.is_known(SESSIONS, user_id)
+            if user_id is not None and not known and parent_id not in self.failures.set_aside[name]:
+                self.failures.cut_off[name, parent_id] = user_id
+            self.failures.put_aside(name, parent_id, CUT_OFF)
             return []
         except _FAILED as failure:
-            self._failed += 1
-            # what is to be done about it is for the whole run to say
-            reason = f"{str(failure).split('; ')[0].rstrip('.')}."
-            if self._failed > settings.MAX_FAILURES:
-                raise errors.OutageSuspected(
-                    f"More than {settings.MAX_FAILURES} requests of this run failed for good, the last one so: "
-                    f"{reason} Nothing of this run is kept, but all of earlier ones; run again later."
-                ) from None
-            self._put_aside(name, parent_id, reason)
+            reason = self.failures.failed(name, parent_id, user_id, failure)
             logger.warning(f"{name} of one parent are set aside and tried again in the next run: {reason}")
             return []
-        # a user without sessions cannot be: their sessions have moved to somebody else, as if the user were unknown
+        # merged into somebody else meanwhile, with all sessions; or never seen on the site
         gone = answer.gone or (name == SESSIONS and not answer.records)
         # whoever has no session at all is asked again in each look, and has moved nowhere since the first
         if gone and (name, parent_id) not in self._gone:
             self._gone.add((name, parent_id))
             self.gone += 1
-        if parent_id in self.set_aside[name] and name in self._settled:
+        if answer.gone:
+            if self.failures.unknown(name, parent_id, user_id, once_more=self.has_next_run):
+                return []
+        else:
+            self.failures.succeeded(name)
+        if parent_id in self.failures.set_aside[name] and name in self._settled:
             if gone and name == SESSIONS:
                 self._vanished.add(parent_id)
             else:
-                self._resolve(name, parent_id)
+                self.failures.resolve(name, parent_id)
         if answer.truncated:
             told = f"The API gives no more than {len(answer.records)} rows; there may be more."
-            self._note_failure(name, parent_id, told, {"since": self._now_ms(), "attempts": 1})
+            self.failures.tell(name, parent_id, told)
         return answer.records
 
     def settle_vanished(self) -> None:
         """Drops users who were set aside and have become part of somebody else; whoever that is was read since."""
-        for user_id in self._vanished & set(self.set_aside[SESSIONS]):
-            self._resolve(SESSIONS, user_id)
-
-    def leave(self, cut_off: Collection[tuple[str, str]]) -> None:
-        """Sets aside no more what the quota cut off: nothing will be claimed for it, so a later run asks anyway."""
-        for name, parent_id in cut_off:
-            del self.set_aside[name][parent_id]
-        self.failures = [row for row in self.failures if (row["resource"], row["id"]) not in cut_off]
-
-    def _resolve(self, name: str, parent_id: str) -> None:
-        self._note_failure(name, parent_id, "", self.set_aside[name].pop(parent_id), resolved=True)
-
-    def _put_aside(self, name: str, parent_id: str, reason: str) -> None:
-        before = self.set_aside[name].get(parent_id, {"since": self._now_ms(), "attempts": 0})
-        entry = {**before, "attempts": before["attempts"] + 1}
-        self.set_aside[name][parent_id] = entry
-        self._note_failure(name, parent_id, reason, entry)
-
-    def _note_failure(
-        self, name: str, parent_id: str, reason: str, entry: dict[str, int], *, resolved: bool = False
-    ) -> None:
-        self.failures.append(
-            {
-                "site": self._shapes.site,
-                "resource": name,
-                "id": parent_id,
-                "reason": reason,
-                "failed_since": instant(entry["since"]),
-                "attempts": entry["attempts"],
-                "resolved": resolved,
-                "read_at": self._reading.stamp(),
-            }
-        )
+        for user_id in self._vanished & set(self.failures.set_aside[SESSIONS]):
+            self.failures.resolve(SESSIONS, user_id)
 
     def _session_rows(self, user_id: str, records: list[Record]) -> Rows:
         read_at = self._reading.stamp()
@@ -337,9 +285,9 @@ class Children:
         named = [record for record in records if session_id_of(record)]
         if nameless := len(records) - len(named):
             told = f"{nameless} of {len(records)} sessions came without an id and cannot be loaded."
-            self._note_failure(SESSIONS, user_id, told, {"since": self._now_ms(), "attempts": 1})
+            self.failures.tell(SESSIONS, user_id, told)
         # what was set aside lies inside coverage and is owed all the same
-        covered = () if user_id in self._again else self._covered_events
+        covered = () if self.failures.is_known(SESSIONS, user_id) else self._covered_events
         owed = owed_sessions(named, covered, self._trusted(user_id)) if self._with_events else set()
         for record in named:
             row = self._shapes.session(record, user_id, read_at)
@@ -359,15 +307,12 @@ class Children:
         While somebody is set aside, only the user's own: the others may have come from whom nobody could read, or from
         whoever had become part of them before.
         """
-        unread = self.set_aside[SESSIONS]
+        unread = self.failures.set_aside[SESSIONS]
         return {_browser(user_id)} - {None, *map(_browser, unread)} if unread else None
 
     def _event_rows(self, session_id: str, user_id: str | None, records: list[Record]) -> Rows:
         rows = self._shapes.events(records, session_id, user_id, self._reading.stamp())
         return [row for row in rows if row["user_id"] not in self._forgotten]
-
-    def _now_ms(self) -> int:
-        return int(self._reading.stamp().timestamp() * 1000)
 
 
 def owed_sessions(

@@ -6,7 +6,7 @@ are not published, so every shape that was ever seen is understood.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple, Protocol
 
@@ -51,11 +51,11 @@ class Api(Protocol):
     def page(self, days: Days, token: str | None, limit: int) -> Page:
         """Returns one page of the users last seen on these days, newest first."""
 
-    def sessions(self, user_id: str) -> Answer:
-        """Returns all sessions of a user."""
+    def sessions(self, user_id: str, *, once: bool = False) -> Answer:
+        """Returns all sessions of a user; `once`: no request is sent again if it fails."""
 
-    def events(self, session_id: str) -> Answer:
-        """Returns all events of a session."""
+    def events(self, session_id: str, *, once: bool = False) -> Answer:
+        """Returns all events of a session; `once`: no request is sent again if it fails."""
 
 
 class Client:
@@ -90,52 +90,55 @@ class Client:
         users = records_of(reply, ("data", "resultsList", "leads", "users", "results", "items"))
         return Page(users, token_of(reply.body), total_of(reply.body), reply.server_ms)
 
-    def sessions(self, user_id: str) -> Answer:
-        """Returns all sessions of a user.
+    def sessions(self, user_id: str, *, once: bool = False) -> Answer:
+        """Returns all sessions of a user; `once`: no request is sent again if it fails.
 
         Raises:
             NotLeadBoxer: None of them has an id.
         """
-        answer = self._children(SESSIONS, {"leadId": user_id})
+        answer = self._children(SESSIONS, {"leadId": user_id}, once=once)
         if answer.records and not any(map(session_id_of, answer.records)):
             raise errors.NotLeadBoxer("LeadBoxer's sessions have no session_id; upgrade leadboxer-source, or tell us.")
         return answer
 
-    def events(self, session_id: str) -> Answer:
-        """Returns all events of a session."""
-        return self._children(EVENTS, {"sessionId": session_id})
+    def events(self, session_id: str, *, once: bool = False) -> Answer:
+        """Returns all events of a session; `once`: no request is sent again if it fails."""
+        return self._children(EVENTS, {"sessionId": session_id}, once=once)
 
-    def _children(self, endpoint: str, parent: Mapping[str, str]) -> Answer:
+    def _children(self, endpoint: str, parent: Mapping[str, str], *, once: bool) -> Answer:
         """Asks with a high limit; a full answer may be cut, so it is asked for once more with a higher one."""
-        limit, records = self._taken(endpoint, parent)
+        limit, records = self._taken(endpoint, parent, once=once)
         if records is not None and len(records) >= limit:
             try:
-                more = self._records(endpoint, parent, limit * settings.CHILD_LIMIT_FACTOR)
-            except errors.RequestRefused:
+                more = self._records(endpoint, parent, limit * settings.CHILD_LIMIT_FACTOR, once=once)
+            except (errors.RequestRefused, errors.ApiUnavailable, errors.NotLeadBoxer):
+                more = None
+            if more is None or len(more) < len(records):
                 return Answer(records, truncated=True)  # the API takes no higher limit
             limit, records = limit * settings.CHILD_LIMIT_FACTOR, more
         if records is None:
             return Answer([], gone=True)
         return Answer(records, truncated=len(records) >= limit)
 
-    def _taken(self, endpoint: str, parent: Mapping[str, str]) -> tuple[int, list[Record] | None]:
+    def _taken(self, endpoint: str, parent: Mapping[str, str], *, once: bool) -> tuple[int, list[Record] | None]:
         """The records under the highest limit that the API takes, and that limit; once known, it is kept to."""
         limits = self._limits[endpoint]
         for limit in limits:
             try:
-                records = self._records(endpoint, parent, limit)
+                records = self._records(endpoint, parent, limit, once=once)
             except errors.RequestRefused as refusal:
-                if refusal.status != 400 or limit == limits[-1]:
+                if not refusal.may_be_for_its_limit or limit == limits[-1]:
                     raise
             else:
                 self._limits[endpoint] = (limit,)
                 return limit, records
         raise AssertionError("there is a limit to ask for")
 
-    def _records(self, endpoint: str, parent: Mapping[str, str], limit: int) -> list[Record] | None:
+    def _records(self, endpoint: str, parent: Mapping[str, str], limit: int, *, once: bool) -> list[Record] | None:
         """The records, or `None` if the API does not know the parent (merged away, or expired)."""
         try:
-            reply = self._transport.get(endpoint, f"leads/{endpoint}", {**parent, "limit": limit, "site": self._site})
+            query: dict[str, str | int] = {**parent, "limit": limit, "site": self._site}
+            reply = self._transport.get(endpoint, f"leads/{endpoint}", query, resend=not once)
         except errors.RequestRefused as refusal:
             if refusal.status in (404, 410):
                 return None
@@ -167,16 +170,21 @@ def records_of(reply: Reply, names: Sequence[str]) -> list[Record]:
 
 
 def token_of(body: Any) -> str | None:
-    """Finds the page token in any of the places where it may stand; `None` and `""` mean there is none."""
-    if not isinstance(body, dict):
-        return None
-    places = [body, *(body[name] for name in ("meta", "pagination", "paging") if isinstance(body.get(name), dict))]
-    tokens = (place.get(name) for place in places for name in ("nextToken", "next_token"))
+    """Finds the page token wherever it may stand in the envelope; `None` and `""` mean there is none."""
+    tokens = (part.get(name) for part in _envelope(body) for name in ("nextToken", "next_token", "nextPageToken"))
     token = next((token for token in tokens if token not in (None, "")), None)
     return None if token is None else str(token)
 
 
 def total_of(body: Any) -> int | None:
     """The number of users in the whole listing, where the envelope gives one."""
-    total = body.get("total") if isinstance(body, dict) else None
-    return total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
+    totals = (part.get("total") for part in _envelope(body))
+    return next((total for total in totals if type(total) is int and total >= 0), None)
+
+
+def _envelope(body: Any) -> Iterator[dict[str, Any]]:
+    """An answer and all that is nested in it, but for the records."""
+    if isinstance(body, dict):
+        yield body
+        for inner in body.values():
+            yield from _envelope(inner)

@@ -12,6 +12,9 @@ from leadboxer_source.lanes import Lane, ThreadLane
 from leadboxer_source.settings import Settings
 from leadboxer_source.transport import Transport
 
+_ANSWERED: set[str] = set()
+"""Base URLs that have answered this process: what goes wrong at the beginning of a later slice is no typing error."""
+
 
 class Traffic(Protocol):
     """What was sent so far, by endpoint."""
@@ -38,7 +41,7 @@ class Connection(NamedTuple):
 
 def connect(config: Settings, clock: Clock) -> Connection:
     """Opens a way to the API over HTTP; sends nothing yet."""
-    transport = Transport(config, clock)
+    transport = Transport(config, clock, _ANSWERED)
     client = Client(transport, config)
     lanes = {
         SESSIONS: ThreadLane(client.sessions, transport.pace(SESSIONS)),

@@ -70,6 +70,11 @@ class RequestRefused(LeadBoxerError, TerminalException):
         super().__init__(message)
         self.status = status
 
+    @property
+    def may_be_for_its_limit(self) -> bool:
+        """Whether it may be that only the `limit` is larger than the API takes."""
+        return self.status in (400, 413, 422)
+
 
 class ApiUnavailable(LeadBoxerError, TransientException):
     """The API cannot be reached or kept failing past the retries; run again later."""

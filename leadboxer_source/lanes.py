@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -13,14 +12,21 @@ from leadboxer_source.client import Answer
 from leadboxer_source.pace import Pace
 
 
+class Fetch(Protocol):
+    """Fetches the children of a parent."""
+
+    def __call__(self, parent_id: str, /, *, once: bool = False) -> Answer:
+        """Returns them; `once`: no request is sent again if it fails."""
+
+
 class Lane(Protocol):
     """Fetches the children of one parent after the other."""
 
     backlog: int
     """Parents submitted and not yet answered."""
 
-    def submit(self, parent_id: str) -> Future[Answer]:
-        """Queues a request for the children of a parent."""
+    def submit(self, parent_id: str, *, once: bool = False) -> Future[Answer]:
+        """Queues a request for the children of a parent; `once`: it is not sent again if it fails."""
 
     def seconds_for(self, requests_owed: int) -> float:
         """Estimates how long so many requests take."""
@@ -36,25 +42,25 @@ class ThreadLane:
     request waits a minute for its quota would hang for that minute, and for the whole queue behind it.
     """
 
-    def __init__(self, fetch: Callable[[str], Answer], pace: Pace, workers: int = settings.LANE_WORKERS) -> None:
+    def __init__(self, fetch: Fetch, pace: Pace, workers: int = settings.LANE_WORKERS) -> None:
         self.backlog = 0
         self._fetch = fetch
         self._pace = pace
         self._workers = workers
         self._ahead = max(pace.burst, 2 * workers)
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[tuple[str, Future[Answer]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, bool, Future[Answer]] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def submit(self, parent_id: str) -> Future[Answer]:
-        """Queues a request for the children of a parent."""
+    def submit(self, parent_id: str, *, once: bool = False) -> Future[Answer]:
+        """Queues a request for the children of a parent; `once`: it is not sent again if it fails."""
         future: Future[Answer] = Future()
         with self._lock:
             self.backlog += 1
             if len(self._threads) < min(self._workers, self.backlog):
                 self._threads.append(threading.Thread(target=self._work, daemon=True))
                 self._threads[-1].start()
-        self._queue.put((parent_id, future))
+        self._queue.put((parent_id, once, future))
         return future
 
     def seconds_for(self, requests_owed: int) -> float:
@@ -72,9 +78,9 @@ class ThreadLane:
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
-            parent_id, future = task
+            parent_id, once, future = task
             try:
-                answer = self._fetch(parent_id)
+                answer = self._fetch(parent_id, once=once)
             except BaseException as error:
                 self._done()
                 future.set_exception(error)

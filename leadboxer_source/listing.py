@@ -134,8 +134,12 @@ def window_of(hole: Stretch, days: int) -> Stretch:
 
 def days_of(window: Stretch) -> Days:
     """Returns the days to ask for so that the window is among the answer in every reading of the time filter."""
-    first = _day(window.lo) - timedelta(days=settings.OVERLAP_BEFORE_DAYS)
-    return Days(first, _day(window.hi - 1) + timedelta(days=settings.OVERLAP_AFTER_DAYS))
+    return Days(_day(listed_from(window)), _day(window.hi - 1) + timedelta(days=settings.OVERLAP_AFTER_DAYS))
+
+
+def listed_from(window: Stretch) -> int:
+    """Returns when the days begin that are asked for to list a window, in epoch milliseconds."""
+    return (window.lo // settings.DAY_MS - settings.OVERLAP_BEFORE_DAYS) * settings.DAY_MS
 
 
 def next_days(days: int, users: int) -> int:
@@ -259,7 +263,7 @@ class Lister:
         except errors.RequestRefused as refusal:
             if token is not None:
                 raise _ChainBroken(f"status {refusal.status} to a token") from None
-            if refusal.status != 400 or self._limit == settings.FALLBACK_PAGE_LIMIT:
+            if not refusal.may_be_for_its_limit or self._limit == settings.FALLBACK_PAGE_LIMIT:
                 raise
             self._limit = settings.FALLBACK_PAGE_LIMIT
             return self._page(days, token, listing)

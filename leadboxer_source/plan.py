@@ -22,7 +22,9 @@ from leadboxer_source.state import COVERED, remember, resources_of
 from leadboxer_source.survey import MOST_REQUESTS, Piece, Survey
 from leadboxer_source.transport import Transport
 
-_CLOCKS_AGREE_MS = 300_000
+_PLANNABLE_MS = 300_000
+"""How far this machine's clock may be from LeadBoxer's for a plan to go by it."""
+
 _SLICE_SECONDS = settings.MAX_MINUTES * 60
 
 EVERYTHING, COMPANIES, USERS_ONLY = "everything", "companies only", "users only"
@@ -301,12 +303,12 @@ def _survey(
         try:
             page = client.page(days, ask.token, limit)
         except errors.RequestRefused as refusal:
-            if refusal.status != 400 or limit == settings.FALLBACK_PAGE_LIMIT or ask.token:
+            if not refusal.may_be_for_its_limit or limit == settings.FALLBACK_PAGE_LIMIT or ask.token:
                 raise
             limit = settings.FALLBACK_PAGE_LIMIT
             survey.refused(limit)
             continue
-        if spent == survey.spent == 0 and page.server_ms and abs(page.server_ms - until) > _CLOCKS_AGREE_MS:
+        if spent == survey.spent == 0 and page.server_ms and abs(page.server_ms - until) > _PLANNABLE_MS:
             # begun anew by LeadBoxer's clock, as a load will go by it
             return _survey(config, covered, client, page.server_ms, most, spent=1)
         survey.add(ask, page)

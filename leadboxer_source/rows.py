@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from leadboxer_source.clock import Clock
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.privacy import OPEN, Privacy
 from leadboxer_source.tables import DROPPED, EVENT_FIELDS, INFERRED_PREFIXES, SESSION_FIELDS, USER_FIELDS, Field, snake
@@ -24,6 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_MS = 253_402_300_799_999
 _API_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_FIRST_EVENT_WITHIN_MS = 60_000
 _LAST_ACTIVITY = ("lastEvent", "eventEsTimestamp", "eventUnixTimestamp")
 
 
@@ -34,6 +36,20 @@ class Misfit(ValueError):
 def instant(epoch_ms: int) -> datetime:
     """Returns epoch milliseconds as a time in UTC, exact to the millisecond."""
     return _EPOCH + timedelta(milliseconds=epoch_ms)
+
+
+class ReadingClock:
+    """Stamps rows with the time of their reading: never twice the same, so that the later of two readings wins."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last = instant(0)
+
+    def stamp(self) -> datetime:
+        """Returns the time, or a moment after the last stamp where the clock stands still."""
+        now = instant(int(self._clock.time() * 1000))
+        self._last = max(now, self._last + timedelta(microseconds=1))
+        return self._last
 
 
 def epoch_ms(value: Any) -> int:
@@ -80,12 +96,14 @@ def session_id_of(session: Record) -> str | None:
 def session_activity_ms(session: Record) -> int | None:
     """Returns the time of a session's last event in epoch milliseconds, or `None` if it is not known.
 
-    `eventUnixTimestamp` alone may be the time of the first one, with which the ids of a browser's sessions begin.
+    Without `lastEvent`, the time may be that of the first one: moments after the start, with which the ids of a
+    browser's sessions begin.
     """
     last = last_activity_ms(session)
-    is_start = (session_id_of(session) or "").partition(".")[0] == str(last)
-    is_alone = not any(session.get(name) for name in _LAST_ACTIVITY[:-1])
-    return None if is_start and is_alone else last
+    if last is None or session.get("lastEvent"):
+        return last
+    start = number_or_none((session_id_of(session) or "").partition(".")[0])
+    return None if start is not None and 0 <= last - start < _FIRST_EVENT_WITHIN_MS else last
 
 
 def _integer(value: Any) -> int:

@@ -90,13 +90,19 @@ ATTEMPTS = 7
 """Tries of one request. With the waits between (1, 2, 4, ... seconds) they outlast a minute's trouble."""
 
 FIRST_ATTEMPTS = 3
-"""Tries before anything was ever answered: a wrong address should be told in seconds, not minutes."""
+"""Tries where the address looks wrong and has never answered: that should be told in seconds, not minutes."""
 
 QUOTA_WAIT_SECONDS = 900.0
 """The longest wait for quota that is sat out. A longer one (a day's quota) ends the slice with what was read."""
 
 MAX_FAILURES = 20
-"""Children of one run that may fail for good and be set aside. More is an outage: committing would hide it."""
+"""Users in a row whose children may fail for good and be set aside. More is an outage: committing would hide it."""
+
+MAX_DENIED = 2
+"""Users in a row who may be refused (403) before anybody was read. More means that the key may read nobody."""
+
+MAX_UNKNOWN = 50
+"""Children that the API does not know which are set aside to be asked for once more: users merge all the time."""
 
 MAX_SET_ASIDE = 200
 """Children kept in state to be asked again. It bounds the state; a run that would need more claims less."""
@@ -134,6 +140,10 @@ PLACEHOLDERS = {"site": ("your-dataset-id", "dataset id"), "api_key": ("your-api
 """What `.dlt/example.secrets.toml` has in the place of a user's own, and what belongs there."""
 
 
+PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+"""Periods of which a limit may be, by LeadBoxer's names."""
+
+
 @dataclass(frozen=True)
 class RateLimit:
     """So many requests in any window of `period_seconds`, to one endpoint."""
@@ -142,7 +152,7 @@ class RateLimit:
     period_seconds: float
 
     def __str__(self) -> str:
-        unit = next((name for name, seconds in _PERIODS.items() if seconds == self.period_seconds), None)
+        unit = next((name for name, seconds in PERIOD_SECONDS.items() if seconds == self.period_seconds), None)
         return f"{self.requests}/{unit or f'{self.period_seconds:g} s'}"
 
 
@@ -246,9 +256,6 @@ def parse(now_ms: int, **given: Any) -> Settings:
     return Settings(start_ms=start_ms, end_ms=end_ms, **{**given, **parsed})
 
 
-_PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
-
-
 def parse_rate_limit(rate: str) -> RateLimit | None:
     """Parses `"10/minute"`, `"10/second"` or `"unlimited"` (`None`).
 
@@ -263,7 +270,7 @@ def parse_rate_limit(rate: str) -> RateLimit | None:
         raise ConfigurationInvalid(
             f"rate_limit {rate!r} is not a rate: write it like '10/minute' or '10/second', or 'unlimited'."
         )
-    return RateLimit(int(match[1]), _PERIODS[match[2]])
+    return RateLimit(int(match[1]), PERIOD_SECONDS[match[2]])
 
 
 def parse_instant(value: object, name: str) -> int | None:

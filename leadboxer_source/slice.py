@@ -14,14 +14,15 @@ from dlt.common import logger
 
 from leadboxer_source import errors, settings
 from leadboxer_source.budgets import Budgets
-from leadboxer_source.children import Children, Polled, ReadingClock, Rows
+from leadboxer_source.children import Children, Polled, Rows
 from leadboxer_source.client import EVENTS, SESSIONS
 from leadboxer_source.clock import Clock
 from leadboxer_source.connection import Connection
 from leadboxer_source.coverage import Coverage, Stretch, add, clip, common, covers, holes
-from leadboxer_source.listing import Listed, Lister, Listing, next_days, window_of
+from leadboxer_source.failures import Failures
+from leadboxer_source.listing import Listed, Lister, Listing, listed_from, next_days, window_of
 from leadboxer_source.report import ENDPOINTS, Report, Watch, run_rows
-from leadboxer_source.rows import Shapes, number_or_none
+from leadboxer_source.rows import ReadingClock, Shapes, number_or_none
 from leadboxer_source.settings import DAY_MS, Settings
 from leadboxer_source.state import COVERED, NOBODY, Forgotten, Remembered
 
@@ -77,16 +78,17 @@ class Slice:
         self._wants_children = bool(wanted_children)
         self._loaded = common([memories[name].covered for name in self._selected])
         self._loaded_children = common([memories[name].covered for name in wanted_children])
+        set_aside = {name: memories[name].set_aside for name in (SESSIONS, EVENTS)} if wanted_children else {}
         self.children = Children(
             connection.lanes,
             self._shapes,
             self._reading,
+            Failures(config.site, self._reading, set_aside),
             # who matches a filter today may have been nobody's to list when their older sessions were covered
             covered_events=[] if config.is_narrowed else common([memories[name].covered for name in wanted_events]),
             with_events=bool(wanted_events),
             forgotten=forgotten,
             abandon=connection.close,
-            set_aside={name: memories[name].set_aside for name in (SESSIONS, EVENTS)} if wanted_children else {},
             # a resource that is not selected has claimed it too, and would never ask for it
             settled=[name for name in (SESSIONS, EVENTS) if not self._claimed_elsewhere(name)],
         )
@@ -117,7 +119,7 @@ class Slice:
 
     def users(self) -> Polled:
         """Yields chunks of users' rows, newest first, and stages the claim of what was loaded for them."""
-        self.children.adopts_strangers = False
+        self.children.adopts_strangers, self.children.has_next_run = False, not self._one_off
         claim_top: int | None = None
         self._tell()
         try:
@@ -153,7 +155,7 @@ class Slice:
         if self._wants_children:
             for name in (SESSIONS, EVENTS):
                 covered = claimed[name].covered if name in claimed else self._memories[name].covered
-                claimed[name] = Remembered(covered, self.children.set_aside[name])
+                claimed[name] = Remembered(covered, self.children.failures.set_aside[name])
         return claimed
 
     def rows_of_run(self) -> Rows:
@@ -318,7 +320,7 @@ class Slice:
             gone = self.children.gone
             look = self._drain(Stretch(look_from, max(self._now_ms(), self._start_ms, look_from + 1)))
             claim = (look.started_ms or self._now_ms()) - self._settle_ms
-            self._forget(Stretch(look_from, claim))
+            self._ask_again(Stretch(look_from, claim))
             yield from self._hand_out(look)
             yield from self._rest()
             look_from = claim
@@ -335,13 +337,13 @@ class Slice:
             return claim_top
         return now_ms - self._settle_ms
 
-    def _forget(self, unsettled: Stretch) -> None:
+    def _ask_again(self, unsettled: Stretch) -> None:
         """Lets those be asked again who were read before all that they had done by then could be seen.
 
         Whoever went on later is among them: one of their sessions may have ended then.
         """
         self._handed = {user: last for user, last in self._handed.items() if last is None or last < unsettled.lo}
-        self.children.forget(unsettled)
+        self.children.ask_again(unsettled)
 
     def _conclude(self, claim_top: int | None) -> None:
         """Decides what is claimed: what was staged, up to the last look, and nothing that had to be left out."""
@@ -350,9 +352,9 @@ class Slice:
         left_out = self._left_out()
         if claim_top is None or left_out > settings.MAX_SET_ASIDE:
             self._staged = []
-            self.children.failures.clear()
-            if not self._one_off:  # which has no next run that would ask again: its report tells what it lacks
-                self.children.set_aside = {name: self._memories[name].set_aside for name in (SESSIONS, EVENTS)}
+            if not self._one_off:  # which has no next run that would ask again: what it lacks is told
+                self.children.failures.rows.clear()
+                self.children.failures.set_aside = {name: self._memories[name].set_aside for name in (SESSIONS, EVENTS)}
         else:
             top_was_listed = bool(self._staged) and self._staged[-1].hi >= self._start_ms
             extended = [Stretch(self._start_ms, claim_top)] if top_was_listed else []
@@ -370,7 +372,7 @@ class Slice:
         self._concluded = True
 
     def _left_out(self) -> int:
-        return sum(len(entries) for entries in self.children.set_aside.values())
+        return sum(len(entries) for entries in self.children.failures.set_aside.values())
 
     def _claim_less(self) -> None:
         """Where the quota cut off more than can be set aside, leaves all to a later run that is no newer than that.
@@ -378,9 +380,9 @@ class Slice:
         Whoever was active since the run began stays set aside: they were listed again to let it claim what is older.
         """
         began_ms = self._start_ms - self._settle_ms
-        lasts = {key: self._handed.get(user_id) for key, user_id in self.children.cut_off.items()}
+        lasts = {key: self._handed.get(user_id) for key, user_id in self.children.failures.cut_off.items()}
         older = {key: last for key, last in lasts.items() if last is not None and last < began_ms}
-        self.children.leave(older.keys())
+        self.children.failures.leave(older.keys())
         self._staged = clip(self._staged, max(older.values(), default=-1) + 1, self._until())
 
     def _stage(self, stretch: Stretch) -> None:
@@ -397,7 +399,9 @@ class Slice:
             return True
         if self._one_off:
             return window.lo <= last < self._until()
-        return last >= window.lo or covers(self._loaded, last)
+        # whom the API files under another time than the record's, the window of that time will not list
+        is_filed_elsewhere = last < listed_from(window)
+        return last >= window.lo or is_filed_elsewhere or covers(self._loaded, last)
 
     def _owes(self, user: Listed) -> bool:
         return self._wants_children and not covers(self._loaded_children, user.last_event_ms)

@@ -90,8 +90,8 @@ class Slices:
     def failures(self) -> Polled:
         """Yields a row for each child that failed or may be cut, and one that deletes it once it has healed."""
         run = yield from self._ended("load_failures")
-        if run is not None and run.children.failures:
-            yield run.children.failures
+        if run is not None and run.children.failures.rows:
+            yield run.children.failures.rows
 
     def runs(self) -> Polled:
         """Yields the rows of the run that has just ended."""

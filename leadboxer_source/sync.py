@@ -52,6 +52,11 @@ class SyncResult:
         return bool(self.runs) and self.runs[-1].can_go_on
 
     @property
+    def set_aside(self) -> int:
+        """Users whose sessions, and sessions whose events, could not be read so far; `load_failures` names them."""
+        return self.runs[-1].set_aside if self.runs else 0
+
+    @property
     def requests(self) -> dict[str, int]:
         """Requests of all runs, by endpoint."""
         return total(run.requests for run in self.runs)

@@ -277,7 +277,7 @@ _READ_AT: dict[str, TColumnSchema] = {
     "read_at": {
         "data_type": "timestamp",
         "dedup_sort": "desc",
-        "description": "When the row was asked for, by the server's clock.",
+        "description": "When the row was read, by the clock of the machine that read it.",
     },
 }
 _BAG: dict[str, TColumnSchema] = {

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -29,12 +28,18 @@ from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from leadboxer_source import errors, settings
-from leadboxer_source.clock import Clock, SystemClock
-from leadboxer_source.pace import Pace, positive, told_by
+from leadboxer_source.clock import Clock, SystemClock, http_date
+from leadboxer_source.pace import Pace, retry_after, told_by
 from leadboxer_source.settings import Settings
 from leadboxer_source.stores import store_of
 
 _PIECE_BYTES = 65_536
+_HOPS = 3
+"""Redirections of one request that are followed."""
+
+_REFUSALS = 10
+"""Refusals in a row after which waiting as told is no use."""
+
 _UNKNOWN_HOST, _REFUSED = "the host name is unknown", "connection refused"
 _ON_THE_WAY = {
     _UNKNOWN_HOST: "check base_url, and whether this machine is online",
@@ -81,19 +86,26 @@ class _TimelyAdapter(HTTPAdapter):
 
 
 class Transport:
-    """Sends requests to one account: paced for each endpoint, retried, with the key in the header only."""
+    """Sends requests to one account: paced for each endpoint, retried, with the key in the header only.
+
+    Args:
+        config: Which account, and how fast it may be asked.
+        clock: The time, for tests.
+        answered: Base URLs that have answered; grows. Until one is among them, what looks like a typing error in it
+            is told soon.
+    """
 
     later = "what was loaded is kept, run again later"
     """What is said to whoever gets no answer."""
 
-    def __init__(self, config: Settings, clock: Clock | None = None) -> None:
+    def __init__(self, config: Settings, clock: Clock | None = None, answered: set[str] | None = None) -> None:
         self.requests: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.failing: dict[str, str] = {}
         self.clock = clock or SystemClock()
         self.stop = threading.Event()
         self._config = config
-        self._answered = False
+        self._answered = set() if answered is None else answered
         self._counting = threading.Lock()
         self._paces: dict[str, Pace] = {}
         self._session = Session(timeout=(settings.CONNECT_SECONDS, settings.READ_SECONDS), raise_for_status=False)
@@ -156,7 +168,7 @@ class Transport:
             told = f"{self._host} did not answer {path} as LeadBoxer does: {failure.reason}"
             if failure.foreign:
                 raise errors.NotLeadBoxer(f"{told}; check base_url and any proxy in between.") from None
-            remedy = self.later if self._answered else _ON_THE_WAY.get(failure.reason, self.later)
+            remedy = _ON_THE_WAY[failure.reason] if self._has_wrong_address(failure) else self.later
             raise errors.ApiUnavailable(f"{told}; {remedy}.") from None
 
     def close(self) -> None:
@@ -170,8 +182,14 @@ class Transport:
     def _host(self) -> str:
         return urlsplit(self._config.base_url).netloc
 
+    def _has_wrong_address(self, failure: BaseException | None) -> bool:
+        """Whether an attempt failed as it does where `base_url` has a typing error, and nothing shows it has none."""
+        is_like_it = isinstance(failure, _Failed) and (failure.foreign or failure.reason in _ON_THE_WAY)
+        return is_like_it and self._config.base_url not in self._answered
+
     def _is_last(self, attempt: RetryCallState) -> bool:
-        allowed = settings.ATTEMPTS if self._answered else settings.FIRST_ATTEMPTS
+        is_wrong = self._has_wrong_address(attempt.outcome.exception() if attempt.outcome else None)
+        allowed = settings.FIRST_ATTEMPTS if is_wrong else settings.ATTEMPTS
         return self.stop.is_set() or attempt.attempt_number >= allowed
 
     def _note_failure(self, attempt: RetryCallState) -> None:
@@ -181,62 +199,72 @@ class Transport:
 
     def _attempt(self, endpoint: str, path: str, params: Mapping[str, str | int]) -> Reply:
         """One attempt; a 429 is waited out inside it, because waiting for quota is no failure."""
-        pace, refused = self.pace(endpoint), 0
+        pace, refused, hops = self.pace(endpoint), 0, 0
+        url, query = f"{self._config.base_url}/{path}", params
         while True:
             pace.acquire()
-            response = self._send(f"{self._config.base_url}/{path}", params)
+            response = self._send(url, query)
             with self._counting:
                 self.requests[endpoint] += 1
                 self.refusals[endpoint] += response.status_code == 429
-            if response.status_code != 429:
+            if not _is_web_page(response):
+                self._answered.add(self._config.base_url)
+            if response.is_redirect and hops < _HOPS:
+                hops += 1
+                url, query = self._redirected(url, response.headers["Location"]), {}
+            elif response.status_code == 429:
+                refused += 1
+                self._wait_as_told(pace, response, path, refused)
+            else:
                 reply = self._read(response, path)
                 self.failing.pop(endpoint, None)
                 return reply
-            refused += 1
-            self._wait_as_told(pace, response, path, refused)
 
     def _send(self, url: str, params: Mapping[str, str | int]) -> requests.Response:
-        # redirects are not left to requests: it would carry the key to another host
         try:
-            response = self._session.get(url, params=params, allow_redirects=False)
-            for _ in range(3):
-                if not response.is_redirect:
-                    break
-                target = urljoin(url, response.headers["Location"])
-                if urlsplit(target)[:2] != urlsplit(url)[:2]:
-                    raise errors.NotLeadBoxer(
-                        f"{self._host} redirects to another host, where the key must not go; correct base_url."
-                    )
-                response = self._session.get(target, allow_redirects=False)
+            # redirections are not left to requests: it would carry the key to another host, and pay for no slot
+            return self._session.get(url, params=params, allow_redirects=False)
         except requests.exceptions.SSLError:
             raise errors.NotLeadBoxer(
                 f"The TLS certificate of {self._host} cannot be trusted; check base_url and any proxy in between."
             ) from None
         except requests.exceptions.RequestException as error:
             raise _Failed(_spoken(error)) from None
-        return response
+
+    def _redirected(self, url: str, location: str) -> str:
+        target = urljoin(url, location)
+        if urlsplit(target)[:2] != urlsplit(url)[:2]:
+            raise errors.NotLeadBoxer(
+                f"{self._host} redirects to another host, where the key must not go; correct base_url."
+            )
+        return target
 
     def _wait_as_told(self, pace: Pace, response: requests.Response, path: str, refused: int) -> None:
-        server_ms = _date_ms(response.headers.get("Date"))
-        # `rate-limit-reset` is a time of the server's clock; this machine's may be hours wrong
-        now = self.clock.time() if server_ms is None else server_ms / 1000
-        told = told_by(response.headers, _json(response), now)
-        if told.rate:
-            pace.learn(told.rate)
+        told = told_by(response.headers, _json(response), self._server_now(response))
         wait = told.wait_seconds if told.wait_seconds is not None else 60.0
         # a server that keeps refusing after the wait it asked for is given more each time
         wait = max(wait, min(2.0 ** (refused - 1) - 1, 60.0))
-        if wait > settings.QUOTA_WAIT_SECONDS or refused > 10:
+        if wait > settings.QUOTA_WAIT_SECONDS:
             pace.spent = errors.QuotaExhausted(
                 f"LeadBoxer's quota for {path} is spent for {wait / 3600:.1f} hours; run again after that.", wait
             )
-            raise pace.spent
-        pace.hold(wait * random.uniform(1.02, 1.05))  # noqa: S311 - jitter, not a secret
+        elif refused > _REFUSALS:
+            pace.spent = errors.QuotaExhausted(
+                f"LeadBoxer refused {path} for its quota {refused} times in a row, "
+                "each time after the wait that it had asked for; run again later.",
+                wait,
+            )
+        else:
+            pace.hold(wait * random.uniform(1.02, 1.05))  # noqa: S311 - jitter, not a secret
+            if told.rate:
+                pace.learn(told.rate)
+            return
+        raise pace.spent
 
     def _read(self, response: requests.Response, path: str) -> Reply:
         status = response.status_code
         if status >= 500 or status == 408:
-            raise _Failed(f"status {status}", wait_seconds=positive(response.headers.get("Retry-After")))
+            raise _Failed(f"status {status}", wait_seconds=retry_after(response.headers, self._server_now(response)))
         body = _json(response)
         if status == 401:
             raise errors.CredentialsRejected(
@@ -262,17 +290,28 @@ class Transport:
                 status,
             )
         if body is _NOT_JSON:
-            foreign = response.content.lstrip().startswith(b"<")
+            foreign = _is_web_page(response)
             raise _Failed("no JSON but a web page" if foreign else "torn or empty JSON", foreign=foreign)
         if isinstance(body, dict) and body.get("responseCode") not in (None, 0, "0"):
             raise _Failed(f"responseCode {self._clipped(body['responseCode'])}")
-        self._answered = True
-        return Reply(body, _date_ms(response.headers.get("Date")))
+        server_s = http_date(response.headers.get("Date"))
+        return Reply(body, None if server_s is None else int(server_s * 1000))
+
+    def _server_now(self, response: requests.Response) -> float:
+        """Epoch seconds by the server's clock, which the times that it names go by; this machine's may be wrong."""
+        server_s = http_date(response.headers.get("Date"))
+        return self.clock.time() if server_s is None else server_s
 
     def _clipped(self, text: object) -> str:
         """Text of the API, short and on one line; a key, an id or an address in it is not repeated."""
-        words = str(text).replace(self._config.api_key, "...").split()
+        said = str(text).replace(self._config.api_key, "...")
+        words = "".join(char if char.isprintable() else " " for char in said).split()
         return " ".join("..." if "@" in word or sum(map(str.isdigit, word)) > 6 else word for word in words)[:200]
+
+
+def _is_web_page(response: requests.Response) -> bool:
+    """Whether a page stands where JSON should: any website has pages, whereas errors in HTML are a gateway's."""
+    return response.status_code < 300 and response.content.lstrip().startswith(b"<")
 
 
 _NOT_JSON = object()
@@ -318,10 +357,3 @@ def _back_off(attempt: RetryCallState) -> float:
     asked = failure.wait_seconds if isinstance(failure, _Failed) and failure.wait_seconds else 0.0
     wait = float(2 ** (attempt.attempt_number - 1)) * random.uniform(1.0, 1.25)  # noqa: S311 - jitter, not a secret
     return max(wait, min(asked, 120.0))
-
-
-def _date_ms(header: str | None) -> int | None:
-    try:
-        return int(parsedate_to_datetime(header).timestamp() * 1000) if header else None
-    except (TypeError, ValueError):
-        return None

@@ -233,6 +233,10 @@ KNOWN = frozenset(
         "referrer",
         "browser",
         "country_code",
+        "country_name",
+        "city",
+        "most_likely_company",
+        "email",
         "total_number_visits",
         "customEventInfo",
     ]

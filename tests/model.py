@@ -10,14 +10,13 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, time, timedelta, timezone
 
 from leadboxer_source.client import EVENTS, LISTING, SESSIONS, Answer, Days, Page, Record
 from leadboxer_source.connection import Connection
-from leadboxer_source.lanes import Lane
+from leadboxer_source.lanes import Fetch, Lane
 from leadboxer_source.settings import DAY_MS, Settings
 from leadboxer_source.slices import Slices
 from leadboxer_source.state import COVERED
@@ -104,15 +103,14 @@ class World:
         ]
         return Page(rows, str(start + self.page_size), None, self.now_ms)
 
-    def sessions_of(self, user_id: str) -> Answer:
+    def sessions_of(self, user_id: str, *, once: bool = False) -> Answer:
         self.pass_time()
         self.requests[SESSIONS] += 1
         found = [session for session in self.sessions.values() if session.owner == user_id]
-        return Answer(
-            [{"session_id": s.session_id, "use_id": s.owner, "lastEvent": s.times[-1]} for s in found], gone=not found
-        )
+        # a 404 would be asked for once more in the next run; an empty answer tells less
+        return Answer([{"session_id": s.session_id, "use_id": s.owner, "lastEvent": s.times[-1]} for s in found])
 
-    def events_of(self, session_id: str) -> Answer:
+    def events_of(self, session_id: str, *, once: bool = False) -> Answer:
         self.pass_time()
         self.requests[EVENTS] += 1
         session = self.sessions[session_id]
@@ -134,10 +132,10 @@ class _Lane:
 
     backlog = 0
 
-    def __init__(self, fetch: Callable[[str], Answer]) -> None:
+    def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
-    def submit(self, parent_id: str) -> Future[Answer]:
+    def submit(self, parent_id: str, *, once: bool = False) -> Future[Answer]:
         future: Future[Answer] = Future()
         future.set_result(self._fetch(parent_id))
         return future

@@ -15,7 +15,7 @@ import math
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -30,7 +30,7 @@ from leadboxer_source import errors
 from leadboxer_source.client import EVENTS, SESSIONS, Answer, Client
 from leadboxer_source.connection import Connection
 from leadboxer_source.coverage import Coverage, Stretch, add, covers, holes, uncover
-from leadboxer_source.lanes import Lane
+from leadboxer_source.lanes import Fetch, Lane
 from leadboxer_source.report import Report
 from leadboxer_source.rows import as_text, property_rows
 from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
@@ -226,13 +226,13 @@ class _Lane:
 
     backlog = 0
 
-    def __init__(self, fetch: Callable[[str], Answer]) -> None:
+    def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
-    def submit(self, parent_id: str) -> Future[Answer]:
+    def submit(self, parent_id: str, *, once: bool = False) -> Future[Answer]:
         future: Future[Answer] = Future()
         try:
-            future.set_result(self._fetch(parent_id))
+            future.set_result(self._fetch(parent_id, once=once))
         except errors.LeadBoxerError as error:
             future.set_exception(error)
         return future

@@ -433,7 +433,7 @@ def test_an_outage_is_told(configured: Desk, capsys: Any) -> None:
     assert main(["sync", "--db", "out.duckdb"]) == 1
     shown = capsys.readouterr().err
     told = sentence_in(shown)
-    assert told.startswith("More than 20 requests of this run failed for good")
+    assert told.startswith("More than 20 users in a row could not be read")
     assert told.endswith(" Nothing of this run is kept, but all of earlier ones; run again later.")
     assert told.count("kept") == 1
     assert is_documented(told), told
@@ -452,13 +452,29 @@ def test_a_server_that_goes_away_is_told_in_one_sentence(desk: Desk) -> None:
     assert is_documented(sentence_in(done.stderr))
 
 
-def test_the_traceback_is_shown_on_request(configured: Desk, monkeypatch: Any) -> None:
-    monkeypatch.setenv(f"{PREFIX}SITE", "typo")
+@pytest.mark.parametrize(
+    ("environment", "fault", "kind"),
+    [
+        ({"SITE": "typo"}, None, "ConfigurationInvalid: site is not a LeadBoxer dataset id"),
+        ({"API_KEY": "wrong"}, None, "CredentialsRejected: LeadBoxer does not know this API key (401)"),
+        ({}, "html_200", "NotLeadBoxer: "),
+        ({}, "400", "RequestRefused: "),
+    ],
+)
+def test_the_traceback_is_shown_on_request_and_nothing_else_differs(
+    configured: Desk, environment: dict[str, str], fault: str | None, kind: str, monkeypatch: Any, capsys: Any
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"{PREFIX}{name}", value)
+    if fault:
+        configured.server.faults.fail_next("leads", fault, times=50)
+    code, plain = main(["sync", "--db", "bad.duckdb"]), capsys.readouterr()
     for arguments in (["--debug", "sync"], ["sync", "--debug"]):
-        done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 1
-        assert "Traceback" in done.stderr
-        assert "ConfigurationInvalid: site is not a LeadBoxer dataset id" in done.stderr
+        assert main([*arguments, "--db", "bad.duckdb"]) == code
+        shown = capsys.readouterr()
+        assert "Traceback" in shown.err
+        assert kind in shown.err
+        assert sentence_in(shown.err) == sentence_in(plain.err)
 
 
 ERRORS = {

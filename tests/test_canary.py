@@ -17,7 +17,7 @@ import pytest
 from dlt.common.versioned_state import decompress_state
 
 from leadboxer_source.sandbox import Sandbox, World
-from leadboxer_source.sandbox.world import Record
+from leadboxer_source.sandbox.records import Record
 from leadboxer_source.upkeep import forget
 from tests.conftest import NOW_MS, Desk
 

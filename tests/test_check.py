@@ -125,7 +125,7 @@ def test_what_is_wrong_is_told_with_its_exit_code(
         ("leads", "429", 3, "rate limit", "LeadBoxer refused the request (429): try again in"),
         ("sessions", "403", 5, "permission", "may read users but no sessions (403)"),
         ("events", "403", 5, "permission", "may read users and sessions but no events (403)"),
-        ("sessions", "404", 0, "permission", "may read users and sessions"),
+        ("sessions", "404", 0, "permission", "not known to it (404)"),
         ("events", "429", 0, "permission", "Not tried for events"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -11,13 +12,17 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import click
 import pytest
 from click.shell_completion import BashComplete
 
 from leadboxer_source.cli import COMMANDS, leadboxer, main
+from leadboxer_source.cli.terminal import say
 from leadboxer_source.sandbox.__main__ import parser as sandbox_parser
+from leadboxer_source.sandbox.server import Answer
+from tests.conftest import Desk
 from tests.test_package import ROOT
 
 BIN = Path(sys.executable).parent
@@ -72,7 +77,9 @@ def test_the_sandbox_takes_every_value_of_its_switches() -> None:
 def test_every_option_of_the_sandbox_is_explained() -> None:
     for option in sandbox_parser()._actions:
         assert option.help, option.dest
-        is_explained = option.dest in {"help", "all_in_one_day", "profile", "json"} or "[default: " in option.help
+        is_explained = (
+            option.dest in {"help", "all_in_one_day", "hostile", "profile", "json"} or "[default: " in option.help
+        )
         assert is_explained, option.dest
 
 
@@ -118,6 +125,37 @@ def test_what_dlt_tries_again_is_told_without_its_traceback(caplog: pytest.LogCa
     told = "Job for users.sql retried in load 1"  # as dlt words it, the traceback in the message
     logging.getLogger("dlt").error("%s with message Traceback (most recent call last):\n  File", told)
     assert caplog.messages == [told]
+
+
+@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0)])
+def test_control_characters_are_shown_and_not_obeyed(code: int, capsys: Any) -> None:
+    is_kept = chr(code) in "\n\t"
+    said = f"a{chr(code)}b é 漢 \U0001f600"
+    say(said)
+    say(json.dumps(said, ensure_ascii=False), err=True)
+    told = capsys.readouterr()
+    assert told.out == (f"{said}\n" if is_kept else f"a\\u{code:04x}b é 漢 \U0001f600\n")
+    assert json.loads(told.err) == said
+
+
+def test_all_that_is_printed_is_printed_in_one_place() -> None:
+    ways = re.compile(r"\b(?:click\.s?echo|print_exc|Console)\(|(?<![.\w])print\(|sys\.std(?:out|err)")
+    for file in (ROOT / "leadboxer_source" / "cli").glob("*.py"):
+        assert bool(ways.search(file.read_text())) == (file.name == "terminal.py"), file.name
+
+
+@pytest.mark.parametrize("command", ["sync", "check", "plan"])
+@pytest.mark.parametrize("arguments", [[], ["--debug"]])
+def test_what_the_api_says_does_not_command_the_terminal(
+    desk: Desk, command: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    desk.configure(monkeypatch, rate_limit="unlimited")
+    refusal = Answer(400, json.dumps({"detail": "no\x1b[2J\x9b\x07 such"}, ensure_ascii=False).encode())
+    monkeypatch.setattr(desk.server, "_answer", lambda *_: refusal)
+    assert main([command, *arguments]) == 1
+    told = capsys.readouterr()
+    assert "such" in told.out + told.err
+    assert not [char for char in told.out + told.err if category(char) == "Cc" and char != "\n"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

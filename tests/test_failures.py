@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from leadboxer_source import Report, SyncResult, settings
+from leadboxer_source.cli import main
+from leadboxer_source.errors import ApiUnavailable
 from leadboxer_source.sandbox import Faults, Profile, World
 from leadboxer_source.sandbox.faults import RETRYABLE
 from tests.conftest import NOW_MS, Desk
 from tests.oracle import HandClock, Order
 from tests.test_oracle import InMemoryMachine
+
+
+def later_visit(desk: Desk) -> str:
+    """A session whose id is nobody's: a first one has the id of its user."""
+    users = set(desk.world.user_ids())
+    return next(id_ for session in desk.world.truth().sessions if (id_ := str(session["session_id"])) not in users)
 
 
 @pytest.mark.parametrize("fault", [*RETRYABLE, "timeout_after", "wrong_type"])
@@ -30,9 +43,35 @@ def test_at_a_fifth_of_faulty_requests_the_load_ends_equal_to_the_truth(desk: De
     desk.assert_equal_to_truth()
 
 
+def sync_with(desk: Desk, befalls: Callable[[Desk], None]) -> SyncResult:
+    """Syncs in several slices; something happens between the first and the second."""
+    desk.with_world(World(seed=5, users=20, days=20, now_ms=NOW_MS))
+    ended: set[str] = set()
+
+    def watch(report: Report) -> None:
+        if report.stopped and report.run_id not in ended:
+            ended.add(report.run_id)
+            if len(ended) == 1:
+                befalls(desk)
+
+    result, _ = desk.sync(rate_limit="10/minute", slice_minutes=1, chunk_size=5, watch=watch)
+    return result
+
+
+@pytest.mark.parametrize("fault", ["503_empty", "html_200", "reset"])
+def test_a_moments_trouble_when_a_slice_begins_does_not_end_a_sync(desk: Desk, fault: str) -> None:
+    assert sync_with(desk, lambda desk: desk.server.faults.fail_next("leads", fault, times=4)).complete
+    desk.assert_equal_to_truth()
+
+
+def test_a_server_that_is_gone_after_a_slice_is_no_typing_error_in_its_address(desk: Desk) -> None:
+    with pytest.raises(ApiUnavailable, match=r"connection refused; what was loaded is kept, run again later\.$"):
+        sync_with(desk, lambda desk: desk.server.stop())
+
+
 @pytest.mark.parametrize("fault", ["500", "400", "html_200"])
 def test_a_poisoned_session_is_set_aside_and_cleared_when_it_heals(desk: Desk, fault: str) -> None:
-    session = desk.world.truth().sessions[7]["session_id"]
+    session = later_visit(desk)
     desk.server.faults.poison(session, fault)
     assert desk.load().complete
     assert desk.rows("SELECT resource, id, attempts FROM load_failures") == [("events", session, 1)]
@@ -56,6 +95,37 @@ def test_a_poisoned_user_is_set_aside_and_loaded_whole_when_it_heals(desk: Desk)
     desk.assert_equal_to_truth()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "how", "joined"),
+    [
+        ([], "All is covered", ", but"),
+        (
+            ["--end-date", f"{datetime.now(timezone.utc) + timedelta(1):%Y-%m-%d}"],
+            "All of that stretch is loaded",
+            ", but",
+        ),
+        (["--max-requests", "60"], "Requests used up; run it again to go on", "."),
+    ],
+    ids=["all", "one-off", "a part"],
+)
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_sync_says_at_its_end_what_it_could_not_read(
+    desk: Desk, arguments: list[str], how: str, joined: str, number: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    desk.with_world(World(seed=5, users=60, days=3, now_ms=int(time.time() * 1000)), clock=time.time)
+    desk.configure(monkeypatch, rate_limit="unlimited", limiter_store=":memory:", chunk_size="10")
+    for user_id in sorted(desk.world.user_ids(), key=desk.world.last_ms)[60 - number :]:
+        desk.server.faults.poison(user_id, "400")
+    main(["sync", *arguments])
+    [closing, *_] = capsys.readouterr().out.splitlines()
+    named = "1 user or session" if number == 1 else f"{number} users or sessions"
+    but = f"{joined} {named} could not be read whole yet: the table load_failures names them" if number else ""
+    assert closing == f"{how}{but}."
+    main(["sync", *arguments, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["set_aside"] == told["runs"][-1]["set_aside"] == number
+
+
 @pytest.mark.parametrize("endpoint", ["sessions", "events"])
 def test_an_outage_fails_the_run_and_keeps_nothing_of_it(desk: Desk, endpoint: str, monkeypatch: Any) -> None:
     monkeypatch.setattr("leadboxer_source.settings.MAX_FAILURES", 3)
@@ -68,6 +138,61 @@ def test_an_outage_fails_the_run_and_keeps_nothing_of_it(desk: Desk, endpoint: s
     desk.server.faults = Faults()
     desk.load_until_done()
     desk.assert_equal_to_truth()
+
+
+def test_any_number_of_bad_sessions_is_set_aside_as_long_as_others_can_be_read(desk: Desk) -> None:
+    desk.with_world(World(seed=5, users=100, days=20, now_ms=NOW_MS))
+    sessions = sorted(desk.world.truth().sessions, key=lambda session: -int(session["lastEvent"]))
+    bad = {session["session_id"] for session in sessions[::2]} - set(desk.world.user_ids())
+    assert len(bad) > settings.MAX_FAILURES
+    for session_id in bad:
+        desk.server.faults.poison(session_id, "500")
+    assert desk.load().complete
+    assert {found for (found,) in desk.rows("SELECT id FROM load_failures")} == bad
+    desk.load()
+    assert desk.requests() == {"leads": 1, "events": len(bad)}, "what failed before is asked for once in a run"
+    for session_id in bad:
+        desk.server.faults.heal(session_id)
+    desk.load()
+    desk.assert_equal_to_truth()
+
+
+def test_one_session_that_may_not_be_read_is_set_aside(desk: Desk) -> None:
+    session = later_visit(desk)
+    desk.server.faults.poison(session, "403")
+    assert desk.load().complete
+    assert desk.rows("SELECT id FROM load_failures") == [(session,)]
+
+
+@pytest.mark.parametrize("endpoint", ["sessions", "events"])
+def test_a_key_that_may_read_nobody_is_told(desk: Desk, endpoint: str) -> None:
+    desk.server.faults = Faults({"403": 1.0}, endpoints=[endpoint])
+    with pytest.raises(Exception, match="may not read"):
+        desk.load()
+
+
+@pytest.mark.parametrize("endpoint", ["sessions", "events"])
+@pytest.mark.parametrize("users", [5, 60])
+def test_an_endpoint_that_knows_nobody_for_a_while_loses_nothing(desk: Desk, endpoint: str, users: int) -> None:
+    desk.with_world(World(seed=5, users=users, days=3, now_ms=NOW_MS))
+    desk.server.faults = Faults({"404": 1.0}, endpoints=[endpoint])
+    if users > settings.MAX_FAILURES:
+        with pytest.raises(Exception, match="does not know whom it has just listed"):
+            desk.load()
+    else:
+        desk.load()
+        assert len(desk.rows("SELECT id FROM load_failures")) >= users
+    desk.server.faults = Faults()
+    desk.load()
+    assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
+    desk.assert_equal_to_truth()
+
+
+def test_what_a_one_off_could_not_read_is_named(desk: Desk) -> None:
+    session = later_visit(desk)
+    desk.server.faults.poison(session, "400")
+    assert not desk.load(start_date="2025-01-01", end_date="2027-01-01").complete
+    assert desk.rows("SELECT id FROM load_failures") == [(session,)]
 
 
 def test_users_without_an_id_are_left_out_and_the_rest_arrives(desk: Desk) -> None:

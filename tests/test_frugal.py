@@ -61,8 +61,8 @@ def test_users_alone_ask_for_no_sessions(desk: Desk) -> None:
 
 def test_a_filter_on_users_saves_the_requests_of_the_others(desk: Desk) -> None:
     desk.pipeline().run(_companies(desk.source()))
-    companies = [user for user in desk.world.user_ids() if desk.world.kind(user) != "unidentified"]
-    assert desk.requests()["sessions"] == len(companies)
+    employed = [user for user in desk.world.truth().users if "organizationName" in user]
+    assert desk.requests()["sessions"] == len(employed)
 
 
 def _companies(source: Any) -> Any:

@@ -48,10 +48,10 @@ class Pages:
             return said
         return Page(users(said), f"token {len(self.asked)}", self._total, 7_000 + len(self.asked))
 
-    def sessions(self, user_id: str) -> Answer:
+    def sessions(self, user_id: str, *, once: bool = False) -> Answer:
         raise AssertionError
 
-    def events(self, session_id: str) -> Answer:
+    def events(self, session_id: str, *, once: bool = False) -> Answer:
         raise AssertionError
 
     @property
@@ -364,8 +364,9 @@ class TestBrokenChains:
     def test_an_empty_first_page_is_an_empty_window_however_long_it_took(self) -> None:
         assert names(drain(Pages(END, takes_s=settings.TOKEN_SECONDS + 1))) == []
 
-    def test_a_page_size_that_is_refused_falls_back_to_the_documented_one(self) -> None:
-        api = Pages(errors.RequestRefused("limit", 400), *["ab", END] * 4)
+    @pytest.mark.parametrize("status", [400, 413, 422])
+    def test_a_page_size_that_is_refused_falls_back_to_the_documented_one(self, status: int) -> None:
+        api = Pages(errors.RequestRefused("limit", status), *["ab", END] * 4)
         lister = Lister(api, api.clock)
         assert names(lister.drain(WINDOW)) == ["a", "b"]
         days = days_of(WINDOW)
@@ -373,7 +374,7 @@ class TestBrokenChains:
         lister.drain(WINDOW)
         assert {limit for _, _, limit in api.asked[1:]} == {settings.FALLBACK_PAGE_LIMIT}
 
-    @pytest.mark.parametrize("status", [404, 422])
+    @pytest.mark.parametrize("status", [404, 409])
     def test_another_refusal_is_an_error(self, status: int) -> None:
         with pytest.raises(errors.RequestRefused):
             drain(Pages(errors.RequestRefused("no", status)))

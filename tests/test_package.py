@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import socket
 import subprocess
 import sys
@@ -23,22 +24,29 @@ ORDER = [
     "tables",
     "privacy",
     "rows",
+    "contract",
+    "destination",
+    "warehouses",
     "stores",
     "pace",
     "transport",
     "client",
     "lanes",
     "listing",
+    "failures",
     "children",
     "report",
     "survey",
     "plan",
     "journal",
     "connection",
+    "budgets",
     "slice",
     "slices",
     "source",
+    "configured",
     "lock",
+    "memory",
     "sync",
     "upkeep",
     "check",
@@ -57,6 +65,10 @@ def imports_of(path: Path) -> set[str]:
             below = (node.module or "").split(".")[1:2]
             found |= set(below) or {alias.name for alias in node.names}
     return found
+
+
+def test_every_module_has_its_place() -> None:
+    assert sorted(ORDER) == sorted(file.stem for file in PACKAGE.glob("*.py") if file.stem != "__init__")
 
 
 def test_arrows_point_one_way() -> None:
@@ -94,6 +106,18 @@ def test_the_sandbox_command_serves_and_stops() -> None:
         assert '"base_url"' in server.stdout.readline()
         server.terminate()
         assert server.wait(timeout=20) == 0
+
+
+def test_the_sandbox_command_prints_the_lines_that_the_quickstart_shows() -> None:
+    command = [str(Path(sys.executable).with_name("leadboxer")), "sandbox", "--users", "5", "--rate-limit", "10/second"]
+    shown = re.findall(r"^export .*$", (ROOT / "docs" / "quickstart.md").read_text(), re.MULTILINE)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    with server.stdout:
+        told = [server.stdout.readline().strip() for _ in shown]
+        server.terminate()
+        assert server.wait(timeout=20) == 0
+    assert [re.sub(r":\d+/v1", ":8080/v1", line) for line in told] == shown
 
 
 def test_the_sandbox_command_tells_a_taken_port() -> None:

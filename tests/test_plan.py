@@ -64,6 +64,7 @@ def test_what_fits_on_ten_pages_is_planned_exactly(desk: Desk) -> None:
         ({"users": 20_000, "days": 300}, {"range_end": "exclusive", "ignores_time_zone": True}),
         ({"users": 2_000, "days": 200}, {"max_limit": 50}),
         ({"users": 2_000, "days": 200}, {"max_limit": 50, "limit_rule": "reject"}),
+        ({"users": 2_000, "days": 200}, {"max_limit": 50, "limit_rule": "reject", "too_large": 422}),
         ({"users": 5_000, "all_in_one_day": True}, {}),
     ],
     ids=str,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import Phase
 
-from leadboxer_source.children import Children
 from leadboxer_source.client import Page
 from leadboxer_source.coverage import Stretch, add
+from leadboxer_source.failures import Failures
 from leadboxer_source.listing import Lister, _ChainBroken
 from leadboxer_source.slice import Slice
 from leadboxer_source.state import COVERED
@@ -94,7 +94,7 @@ def _a_dead_token_ends_the_list(patch: pytest.MonkeyPatch) -> None:
 
 
 def _failures_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Children, "_put_aside", lambda self, name, parent_id, reason: None)
+    patch.setattr(Failures, "put_aside", lambda self, name, parent_id, reason: None)
 
 
 def _settled_by_anybody(patch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def _settled_by_anybody(patch: pytest.MonkeyPatch) -> None:
 
 
 def _read_once_is_read(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slice, "_forget", lambda self, unsettled: None)
+    patch.setattr(Slice, "_ask_again", lambda self, unsettled: None)
 
 
 def _no_last_look(patch: pytest.MonkeyPatch) -> None:

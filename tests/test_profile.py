@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -12,12 +14,14 @@ from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import dlt
 import pytest
 from rich.console import Console
 
 from leadboxer_source.cli import main
+from leadboxer_source.cli.terminal import Terminal
 from leadboxer_source.profile import SESSION_COLUMNS, USER_COLUMNS, Profile, profile_of, read
 from leadboxer_source.profile_views import as_html, as_text
 from tests import destinations
@@ -160,6 +164,42 @@ def test_nothing_that_was_loaded_becomes_markup() -> None:
     with console.file:
         console.print(as_text(lead(text="[bold red]brackets[/]")))
         assert "[bold red]brackets[/]" in console.export_text()
+
+
+CONTROLS = "\x1b]0;owned\x07\x1b[2J\x9b31m\x00\r\x7f"
+
+
+def controls_in(text: str) -> set[str]:
+    return {char for char in text if category(char) == "Cc"} - {"\n"}
+
+
+def test_what_a_visitor_wrote_does_not_command_the_terminal(desk: Desk, show: Any) -> None:
+    desk.with_world(World(seed=5, users=6, days=3, now_ms=NOW_MS))
+    source = desk.source()
+    source.users.add_map(lambda user: {**user, "first_name": f"Ada{CONTROLS}", "last_company": CONTROLS})
+    source.sessions.add_map(lambda session: {**session, "referrer": CONTROLS, "city": CONTROLS, "channel": CONTROLS})
+    source.events.add_map(lambda event: {**event, "title": f"Page {CONTROLS}", "original_url": f"/{CONTROLS}"})
+    source.properties.add_map(lambda row: {**row, "value": CONTROLS})
+    desk.pipeline().run(source)
+    user_id = desk.rows("SELECT user_id FROM properties JOIN sessions USING (session_id) LIMIT 1")[0][0]
+    told = {way: show(user_id, *way.split()) for way in ("", "--html page.html", "--json")}
+    for way, (code, shown) in told.items():
+        assert code == 0
+        assert "Ada" in shown
+        assert not controls_in(shown), way
+    assert {hit["title"] for visit in json.loads(told["--json"][1])["visits"] for hit in visit["hits"]} == {
+        f"Page {CONTROLS}"
+    }
+
+
+def test_a_terminal_gets_the_colours_and_no_other_command() -> None:
+    out = io.StringIO()
+    Terminal(file=out, force_terminal=True, width=200).print(as_text(lead(text=CONTROLS)))
+    coloured = out.getvalue()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert plain != coloured
+    assert not controls_in(plain)
+    assert "\\u001b]0;owned" in plain
 
 
 def test_unknown_times_are_shown_last_and_do_not_hurt() -> None:

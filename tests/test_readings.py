@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from leadboxer_source.sandbox import Request
-from tests.conftest import Desk
+from leadboxer_source.sandbox import Request, World
+from leadboxer_source.sandbox.server import Answer
+from leadboxer_source.settings import DAY_MS
+from tests.conftest import NOW_MS, Desk
 
 READINGS: list[dict[str, Any]] = [
     {},
@@ -31,11 +33,14 @@ READINGS: list[dict[str, Any]] = [
     {"children_order": "oldest"},
     {"show_total": True, "max_limit": 5, "total_counts": "page"},
     {"show_total": True, "max_limit": 7, "total_ceiling": 14},
+    {"envelope": "inside", "max_limit": 7},
     {"session_times": "start_only"},
     {"session_times": "start_as_event"},
     {"session_id_name": "last_session_id"},
     {"children_max_limit": 500},
     {"children_max_limit": 60},
+    {"children_max_limit": 60, "limit_rule": "reject", "max_limit": 50, "too_large": 413},
+    {"children_max_limit": 60, "limit_rule": "reject", "max_limit": 50, "too_large": 422},
     {"unknown_lead": "empty", "merged_lead": "winner"},
     {"compressed": True},
 ]
@@ -102,6 +107,42 @@ def test_rows_that_were_read_are_kept_if_a_higher_limit_is_refused(desk: Desk, m
     assert desk.rows("SELECT max(n) FROM (SELECT count(*) AS n FROM sessions GROUP BY user_id)") == [(2,)]
 
 
+HIGHER: dict[str, Answer] = {
+    "404": Answer(404, b"{}"),
+    "410": Answer(410, b"{}"),
+    "413": Answer(413, b"{}"),
+    "500": Answer(500, b"{}"),
+    "nothing": Answer(200, b'{"data": []}'),
+    "null": Answer(200, b'{"data": null}'),
+    "less": Answer(200, b'{"data": [{"session_id": "1.2", "event_id": "1.3"}]}'),
+    "no list": Answer(200, b'{"error": "too many"}'),
+    "a web page": Answer(200, b"<html></html>"),
+}
+
+
+@pytest.mark.parametrize("higher", HIGHER)
+def test_rows_of_a_full_answer_are_kept_whatever_a_higher_limit_brings(
+    desk: Desk, higher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leadboxer_source.settings.CHILD_LIMITS", (2,))
+    desk.with_world(World(seed=5, users=4, days=2, now_ms=NOW_MS))
+    answer = desk.server._children
+
+    def children(world: World, endpoint: str, params: dict[str, str], path: str) -> Answer:
+        return HIGHER[higher] if int(params["limit"]) > 2 else answer(world, endpoint, params, path)
+
+    monkeypatch.setattr(desk.server, "_children", children)
+    report = desk.load()
+    assert (report.complete, report.gone) == (True, 0)
+    counts = {"sessions": "user_id", "events": "session_id"}
+    for table, parent in counts.items():
+        full = desk.rows(f"SELECT {parent} FROM {table} GROUP BY {parent} HAVING count(*) = 2")
+        assert full
+        assert desk.rows(f"SELECT max(n) FROM (SELECT count(*) AS n FROM {table} GROUP BY {parent})") == [(2,)]
+        told = dict(desk.rows(f"SELECT id, reason FROM load_failures WHERE resource = '{table}'"))
+        assert told == {one: "The API gives no more than 2 rows; there may be more." for (one,) in full}
+
+
 def test_sessions_without_an_id_are_told(desk: Desk) -> None:
     user = max(desk.world.user_ids(), key=lambda user: len(desk.world.session_records(user) or ()))
     sessions = desk.world.session_records
@@ -134,3 +175,15 @@ def test_an_answer_that_stays_full_is_told(desk: Desk, monkeypatch: pytest.Monke
     desk.load()
     told = desk.rows("SELECT DISTINCT resource FROM load_failures ORDER BY 1")
     assert told == [("events",), ("sessions",)]
+
+
+def test_who_is_listed_under_a_newer_time_than_the_record_tells_is_loaded(desk: Desk) -> None:
+    real, user = desk.world.user_record, desk.world.add_user(desk.now_ms - 7_200_000, events=3)
+
+    def record(user_id: str, now_ms: int) -> dict[str, Any]:
+        moved = {"lastEvent": desk.now_ms - 6 * DAY_MS} if user_id == user else {}
+        return {**real(user_id, now_ms), **moved}
+
+    desk.world.user_record = record  # type: ignore[method-assign]  # the world is data here
+    assert desk.load().complete
+    assert desk.rows(f"SELECT count(*) FROM events WHERE user_id = '{user}'") == [(3,)]

@@ -291,9 +291,11 @@ def test_the_id_of_a_session_has_two_spellings(session: dict[str, Any], session_
     [
         ({"session_id": "5.7", "eventUnixTimestamp": "5"}, None),
         ({"last_session_id": "5.7", "eventUnixTimestamp": 5, "lastEvent": ""}, None),
-        ({"session_id": "5.7", "eventUnixTimestamp": "6"}, 6),
+        ({"session_id": "5.7", "eventUnixTimestamp": "60004"}, None),
+        ({"session_id": "5.7", "eventUnixTimestamp": "60005"}, 60_005),
+        ({"session_id": "5.7", "eventUnixTimestamp": "4"}, 4),
         ({"session_id": "5.7", "eventUnixTimestamp": "5", "lastEvent": 5}, 5),
-        ({"session_id": "5.7", "eventUnixTimestamp": "5", "eventEsTimestamp": "5"}, 5),
+        ({"session_id": "5.7", "eventUnixTimestamp": "5", "eventEsTimestamp": "5"}, None),
         ({"session_id": "0367b906-9fb5", "eventUnixTimestamp": "5"}, 5),
         ({"eventUnixTimestamp": "5"}, 5),
         ({"session_id": "None.7"}, None),

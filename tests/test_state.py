@@ -151,11 +151,11 @@ class Large(World):
         users = [{"use_id": user, "lastEvent": last} for last, user in self.listed[max(lo, top - limit) : top][::-1]]
         return Page(users, str(int(token or 0) + len(users)), None, self.now_ms)
 
-    def sessions_of(self, user_id: str) -> Answer:
+    def sessions_of(self, user_id: str, *, once: bool = False) -> Answer:
         self.requests[SESSIONS] += 1
         return Answer([{"session_id": user_id, "use_id": user_id, "lastEvent": self.last[user_id]}])
 
-    def events_of(self, session_id: str) -> Answer:
+    def events_of(self, session_id: str, *, once: bool = False) -> Answer:
         self.requests[EVENTS] += 1
         return Answer([{"event_id": session_id, "eventUnixTimestamp": str(self.last[session_id])}])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from email.utils import formatdate
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +71,11 @@ class Wire(BaseAdapter):
 class Line:
     """A transport on a scripted wire."""
 
-    def __init__(self, *script: Any, **config: Any) -> None:
+    def __init__(self, *script: Any, answered: set[str] | None = None, **config: Any) -> None:
         given = {"base_url": "https://api.example/v1", "rate_limit": None, "limiter_store": ":memory:", **config}
         self.clock = Clock()
         self.wire = Wire(*script)
-        self.transport = Transport(Settings("0" * 32, KEY, **given), self.clock)
+        self.transport = Transport(Settings("0" * 32, KEY, **given), self.clock, answered)
         self.transport._session.mount("https://", self.wire)
 
     def get(self, path: str = "leads", *, resend: bool = True, **params: Any) -> Reply:
@@ -100,6 +102,12 @@ class TestWhatA429Tells:
             ({}, [], None),
             ({}, None, None),
             ({"Retry-After": "nan"}, {"retry-after": "4"}, 4.0),
+            ({"Retry-After": "inf"}, {"retry-after": "4"}, 4.0),
+            ({"Retry-After": "Wed, 18 Nov 2026 11:07:40 GMT"}, {"retry-after": 3}, 60.0),
+            ({"Retry-After": "Wednesday, 18-Nov-26 11:07:40 GMT"}, {"retry-after": 3}, 60.0),
+            ({"Retry-After": "Wed Nov 18 11:07:40 2026"}, {"retry-after": 3}, 60.0),
+            ({"Retry-After": "Wed, 18 Nov 2026 11:06:40 GMT"}, {"retry-after": 3}, 3.0),
+            ({"Retry-After": "Wed, 18 Nov 2026 11:05:40 GMT"}, {}, None),
         ],
     )
     def test_how_long_to_wait(self, headers: dict[str, str], body: Any, wait: float | None) -> None:
@@ -186,12 +194,130 @@ class TestPace:
         assert sum(pace.acquire() == 0 for _ in range(10)) == 10
         assert pace.acquire() > 0
 
-    def test_limits_are_compared_by_what_they_allow_in_a_second(self) -> None:
-        pace, _, _ = self.pace(RateLimit(10, 60.0))
-        pace.learn(RateLimit(1_000, 86_400.0))
-        assert pace.burst == 1_000
-        pace.learn(RateLimit(1, 1.0))
+    @pytest.mark.parametrize(
+        ("told", "at_once", "ten_take"),
+        [
+            (RateLimit(1_000, 86_400.0), 10, 864.0),  # slower by the day, as fast at first
+            (RateLimit(5, 86_400.0), 5, 172_800.0),
+            (RateLimit(4, 1.0), 4, 60.0),  # faster by the minute, slower at first
+            (RateLimit(20, 120.0), 10, 60.0),  # what is configured keeps to it as well
+            (RateLimit(19, 120.0), 10, 10 * 120 / 19),
+            (RateLimit(10, 1.0), 10, 60.0),
+            (RateLimit(11, 61.0), 10, 60.0),
+        ],
+    )
+    def test_a_limit_of_another_period_holds_beside_the_configured_one(
+        self, told: RateLimit, at_once: int, ten_take: float
+    ) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(told)
+        assert (pace.burst, pace.free) == (at_once, at_once)
+        assert pace.seconds_for(10) == pytest.approx(ten_take)
+        stamps = []
+        for _ in range(25):
+            pace.acquire()
+            stamps.append(clock.now_s)
+            if clock.now_s > NOW + 59:
+                break
+        for limit in (told, RateLimit(10, 60.0)):
+            windows = zip(stamps, stamps[limit.requests :], strict=False)
+            assert all(later - earlier >= limit.period_seconds for earlier, later in windows)
+        assert stamps[at_once - 1] == NOW, "as many as may go do go at once"
+
+    def test_a_minutes_limit_and_a_days_are_learned_beside_each_other(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(RateLimit(3, 86_400.0))
+        pace.learn(RateLimit(2, 60.0))
+        assert [pace.acquire() for _ in range(2)] == [0.0, 0.0]
+        assert 60 <= pace.acquire() <= 61
+        assert pace.acquire() > 86_000
+        assert clock.now_s < NOW + 1.02 * 86_400
+
+    @pytest.mark.parametrize(("held", "believed"), [(0, 60), (50, 110)])
+    def test_after_a_period_without_a_refusal_a_lower_limit_is_believed_no_more(self, held: int, believed: int) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.hold(held)
+        pace.learn(RateLimit(1, 60.0))
+        clock.now_s = NOW + believed - 0.1
+        pace.acquire()
+        assert pace.burst == 1
+        clock.now_s = NOW + believed
+        pace.acquire()
         assert pace.burst == 10
+
+    def test_a_refusal_within_the_period_has_it_believed_for_longer(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        for _ in range(3):
+            pace.learn(RateLimit(5, 60.0))
+            clock.now_s += 59
+            pace.acquire()
+            assert pace.burst == 5
+        clock.now_s += 61
+        pace.acquire()
+        assert pace.burst == 10
+
+    @pytest.mark.parametrize(
+        ("told", "believed_s"), [(RateLimit(2, 1.0), 60), (RateLimit(20, 3_600.0), 3_600), (RateLimit(2, 60.0), 60)]
+    )
+    def test_it_is_believed_for_the_longer_one_of_both_periods(self, told: RateLimit, believed_s: float) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(told)
+        narrowed = (pace.burst, pace.seconds_for(1))
+        clock.now_s = NOW + believed_s - 0.1
+        pace.acquire()
+        assert (pace.burst, pace.seconds_for(1)) == narrowed
+        clock.now_s = NOW + believed_s
+        pace.acquire()
+        assert (pace.burst, pace.seconds_for(1)) == (10, 6.0)
+
+    def test_where_it_is_believed_no_more_requests_go_evenly_for_a_period(self) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.learn(RateLimit(2, 60.0))
+        clock.now_s += 60
+        assert [pace.acquire() for _ in range(10)] == [0.0, *[pytest.approx(6.0)] * 9]
+        clock.now_s += 100
+        assert [pace.acquire() for _ in range(10)] == [0.0] * 10
+
+    @pytest.mark.parametrize("least", range(1, 10))
+    def test_a_server_that_allows_less_for_good_refuses_once_in_a_period_at_the_most(self, least: int) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        passed: list[float] = []
+        refused: list[float] = []
+        while clock.now_s < NOW + 1_800:
+            pace.acquire()
+            last = [at for at in passed if at > clock.now_s - 60]
+            if len(last) < least:
+                passed.append(clock.now_s)
+            else:
+                refused.append(clock.now_s)
+                pace.hold(1.02 * (last[0] + 60 - clock.now_s))
+                pace.learn(RateLimit(least, 60.0))
+        assert all(later - earlier > 60 for earlier, later in pairwise(refused))
+        assert len(passed) > 0.8 * 30 * least
+
+    @pytest.mark.parametrize("least", [1, 5, 9])
+    def test_a_server_that_allows_less_for_a_while_is_used_in_full_again_soon_after(self, least: int) -> None:
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        pace.hold(30)
+        pace.learn(RateLimit(least, 60.0))
+        sent: list[float] = []
+        while clock.now_s < NOW + 600:
+            pace.acquire()
+            sent.append(clock.now_s)
+        assert sum(at >= NOW + 152 for at in sent) >= 70, "ten a minute from the third minute on"
+
+    def test_the_limit_that_is_learned_is_told_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        logged: list[str] = []
+        monkeypatch.setattr("leadboxer_source.pace.logger.warning", logged.append)
+        pace, clock, _ = self.pace(RateLimit(10, 60.0))
+        for told in (2, 2, 3, 2, 10, 11):
+            pace.learn(RateLimit(told, 60.0))
+            clock.now_s += 61
+            pace.acquire()
+        assert logged == [
+            "LeadBoxer allows 2 requests in 60 s; adapting.",
+            "LeadBoxer allows 3 requests in 60 s; adapting.",
+        ]
 
     def test_whoever_waits_is_released_when_the_run_ends(self) -> None:
         pace, _, stop = self.pace(RateLimit(1, 60.0))
@@ -246,6 +372,15 @@ class TestRequests:
         assert line.get(site="x", limit=3) == Reply({"data": [1]}, 1_795_000_000_000)
         (sent,) = line.wire.sent
         assert (sent.method, line.urls) == ("GET", ["https://api.example/v1/leads?site=x&limit=3"])
+
+    def test_a_date_that_names_no_zone_is_in_utc(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        try:
+            assert Line((200, {}, {"Date": "Wed Nov 18 11:06:40 2026"})).get().server_ms == 1_795_000_000_000
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
     @pytest.mark.parametrize("date", [None, "", "soon"])
     def test_a_clock_that_is_not_told_is_not_known(self, date: str | None) -> None:
@@ -358,6 +493,11 @@ BROKEN: list[tuple[Any, str]] = [
 ]
 
 
+ADDRESS_UNKNOWN = requests.ConnectionError("Failed to resolve 'x'")
+ADDRESS_REFUSES = requests.ConnectionError("Connection refused")
+WEB_PAGE = (200, b"\n <html>")
+
+
 class TestFailures:
     @pytest.mark.parametrize(("broken", "told"), BROKEN)
     def test_what_may_pass_is_tried_again_and_then_told(self, broken: Any, told: str) -> None:
@@ -380,16 +520,42 @@ class TestFailures:
         with pytest.raises(errors.ApiUnavailable, match=f"{told}; what was loaded is kept, run again later"):
             line.get()
 
-    def test_a_wrong_address_is_told_soon_and_trouble_later_on_is_sat_out(self) -> None:
-        line = Line(*[500] * 99)
-        with pytest.raises(errors.ApiUnavailable):
+    def attempts(self, *script: Any, answered: set[str] | None = None) -> int:
+        line = Line(*script, answered=answered)
+        if script[0] == 200:
             line.get()
-        assert len(line.wire.sent) == settings.FIRST_ATTEMPTS
-        line = Line(200, *[500] * 99)
-        line.get()
-        with pytest.raises(errors.ApiUnavailable):
+        with pytest.raises((errors.ApiUnavailable, errors.NotLeadBoxer)):
             line.get()
-        assert len(line.wire.sent) == 1 + settings.ATTEMPTS
+        return len(line.wire.sent)
+
+    @pytest.mark.parametrize("wrong", [ADDRESS_UNKNOWN, ADDRESS_REFUSES, WEB_PAGE])
+    def test_a_wrong_address_is_told_soon(self, wrong: Any) -> None:
+        assert self.attempts(*[wrong] * 99) == settings.FIRST_ATTEMPTS
+
+    @pytest.mark.parametrize("trouble", [500, 503, (200, b"torn"), (200, {"responseCode": 17}), (502, b"<html>")])
+    @pytest.mark.parametrize("then", [None, ADDRESS_UNKNOWN, ADDRESS_REFUSES, WEB_PAGE])
+    def test_whatever_is_answered_shows_that_the_address_is_right(self, trouble: Any, then: Any) -> None:
+        assert self.attempts(trouble, *[then or trouble] * 98) == settings.ATTEMPTS
+
+    def test_a_refusal_for_quota_shows_it_too(self) -> None:
+        assert self.attempts((429, {"retry-after": 1}), *[ADDRESS_REFUSES] * 98) == 1 + settings.ATTEMPTS
+
+    @pytest.mark.parametrize("trouble", [requests.ReadTimeout("slow"), requests.ConnectionError("reset by peer")])
+    def test_what_does_not_speak_against_the_address_is_sat_out(self, trouble: Any) -> None:
+        assert self.attempts(*[trouble] * 99) == settings.ATTEMPTS
+
+    @pytest.mark.parametrize("trouble", [500, ADDRESS_REFUSES, WEB_PAGE])
+    def test_trouble_after_an_answer_is_sat_out(self, trouble: Any) -> None:
+        assert self.attempts(200, *[trouble] * 98) == 1 + settings.ATTEMPTS
+
+    def test_what_one_connection_knows_of_an_address_the_next_one_knows(self) -> None:
+        answered: set[str] = set()
+        Line(200, answered=answered).get()
+        assert self.attempts(*[ADDRESS_REFUSES] * 99, answered=answered) == settings.ATTEMPTS
+        other = Line(*[ADDRESS_REFUSES] * 99, answered=answered, base_url="https://other.example/v1")
+        with pytest.raises(errors.ApiUnavailable, match="check base_url"):
+            other.get()
+        assert len(other.wire.sent) == settings.FIRST_ATTEMPTS
 
     def test_why_it_is_sent_again_is_told_until_it_is_answered(self) -> None:
         line, told = Line(503, 500, 200), []
@@ -415,6 +581,14 @@ class TestFailures:
         line = Line((503, {}, {"Retry-After": asked}))
         line.get()
         assert least <= line.clock.slept[0] <= most
+
+    @pytest.mark.parametrize("hours_ahead", [-1, 0, 1])
+    def test_a_date_up_to_which_a_broken_server_asks_to_wait_is_one_of_its_own_clock(self, hours_ahead: int) -> None:
+        server_s = NOW + 3_600 * hours_ahead
+        dates = {"Date": formatdate(server_s, usegmt=True), "Retry-After": formatdate(server_s + 30, usegmt=True)}
+        line = Line((503, {}, dates))
+        line.get()
+        assert line.clock.slept == [30]
 
     def test_a_token_is_sent_once(self) -> None:
         line = Line(500)
@@ -471,6 +645,7 @@ class TestFailures:
             ({"detail": "tel 1234567"}, " (tel ...)"),
             ({"detail": "id 123456 \n is fine"}, " (id 123456 is fine)"),
             ({"detail": "x" * 300}, f" ({'x' * 200})"),
+            ({"detail": "no\x1b[2J\x9b such\u202e é"}, " (no [2J such é)"),
         ],
     )
     @pytest.mark.parametrize("status", [300, 400, 404, 422])
@@ -496,6 +671,20 @@ class TestRedirects:
         line = Line((301, {}, {"Location": "/v2/leads?site=x"}), (200, {"data": []}))
         assert line.get(site="x").body == {"data": []}
         assert line.urls[1] == "https://api.example/v2/leads?site=x"
+
+    def test_each_of_them_pays_for_its_slot_and_is_counted(self) -> None:
+        hops = [(301, {}, {"Location": "/v2/a/leads"}), (302, {}, {"Location": "b"}), (429, {"retry-after": 3})]
+        line = Line(*hops, (200, {"data": []}), rate_limit=RateLimit(1, 60.0))
+        line.get(site="x")
+        below = "https://api.example/v2/a"
+        assert line.urls == ["https://api.example/v1/leads?site=x", f"{below}/leads", f"{below}/b", f"{below}/b"]
+        assert line.transport.requests == {"leads": 4}
+        assert line.transport.refusals == {"leads": 1}
+        assert line.clock.now_s - NOW >= 180
+
+    def test_a_redirection_without_an_address_is_none(self) -> None:
+        with pytest.raises(errors.RequestRefused, match="status 302"):
+            Line(302).get()
 
     @pytest.mark.parametrize("target", ["https://evil.example/v1/leads", "http://api.example/v1/leads"])
     def test_to_another_host_or_without_tls_they_are_not(self, target: str) -> None:
@@ -528,6 +717,12 @@ class TestQuota:
         refused = 429, {"rate-limit-reset": server_s + 9}, {"Date": formatdate(server_s, usegmt=True)}
         assert 9 <= sum(self.waits(refused)) < 10
 
+    @pytest.mark.parametrize("hours_ahead", [-1, 0, 1])
+    def test_a_date_in_its_header_is_one_of_the_servers_clock(self, hours_ahead: int) -> None:
+        server_s = NOW + 3_600 * hours_ahead
+        dates = {"Date": formatdate(server_s, usegmt=True), "Retry-After": formatdate(server_s + 9, usegmt=True)}
+        assert 9 <= sum(self.waits((429, {}, dates))) < 10
+
     @pytest.mark.parametrize(
         ("body", "told"),
         [({"retry-after": 7}, 7), ({}, 60), ({"retry-after": 850}, 850), ({"rate-limit-reset": NOW + 9}, 9)],
@@ -554,7 +749,6 @@ class TestQuota:
             ([(429, {"retry-after": 7_200})], 2.0),
             ([(429, {"retry-after": 3_600_000})], 1_000.0),
             ([(429, {"retry-after": 901})], 901 / 3_600),
-            ([(429, {"retry-after": 1})] * 11, 60 / 3_600),
         ],
     )
     def test_a_quota_that_no_run_outlasts_ends_it(self, script: list[Any], hours: float) -> None:
@@ -566,6 +760,18 @@ class TestQuota:
             f"LeadBoxer's quota for leads is spent for {hours:.1f} hours; run again after that."
         )
         assert error.value.wait_seconds == hours * 3_600
+
+    @pytest.mark.parametrize(("asked", "last"), [(1, 60.0), (100, 100.0)])
+    def test_a_server_that_refuses_after_every_wait_it_asked_for_ends_the_run(self, asked: int, last: float) -> None:
+        line = Line(*[(429, {"retry-after": asked})] * 99)
+        with pytest.raises(errors.QuotaExhausted) as error:
+            line.get()
+        assert len(line.wire.sent) == 11
+        assert str(error.value) == (
+            "LeadBoxer refused leads for its quota 11 times in a row, each time after the wait that it had asked for; "
+            "run again later."
+        )
+        assert error.value.wait_seconds == last
 
     def test_the_limit_that_a_refusal_names_is_kept_from_then_on(self) -> None:
         body = {"retry-after": 1, "rate-limit": 2, "rate-limit-period": "minute"}

@@ -11,6 +11,7 @@ import importlib
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import click
 
 from leadboxer_source.cli.sentences import tell
+from leadboxer_source.cli.terminal import say, shown
 
 STOPPED_WITH_PROGRESS = 3
 WRONG_USAGE = 4
@@ -53,7 +55,7 @@ class _Commands(click.Group):
 def _readable(record: logging.LogRecord) -> bool:
     """Takes tracebacks from what dlt logs, and leaves out what the progress or the last sentence tells as well."""
     record.exc_info = record.exc_text = None
-    record.msg, record.args = record.getMessage().partition(" with message Traceback (")[0], ()
+    record.msg, record.args = shown(record.getMessage().partition(" with message Traceback (")[0]), ()
     is_own = Path(__file__).parents[1] in Path(record.pathname).parents
     return not is_own or record.levelno != logging.WARNING or logging.getLogger("dlt").level < logging.WARNING
 
@@ -77,16 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = leadboxer.main(words, prog_name="leadboxer", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort) as error:
-        click.echo(f"leadboxer: {str(error.__cause__ or error) or 'Stopped.'}", err=True)
+        say(f"leadboxer: {str(error.__cause__ or error) or 'Stopped.'}", err=True)
         return STOPPED_AT_ONCE
     except click.ClickException as error:
         of = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "leadboxer"
-        click.echo(f"leadboxer: {error.format_message().rstrip('.')}; see `{of} --help`.", err=True)
+        say(f"leadboxer: {error.format_message().rstrip('.')}; see `{of} --help`.", err=True)
         return WRONG_USAGE
     except Exception as error:
         if debug:
-            raise
+            say(traceback.format_exc(), err=True)
         told = tell(error)
-        click.echo(f"leadboxer: {told.text}", err=True)
+        say(f"leadboxer: {told.text}", err=True)
         return told.exit_code
     return code if isinstance(code, int) else 0

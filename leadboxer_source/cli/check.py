@@ -12,6 +12,7 @@ from leadboxer_source import settings
 from leadboxer_source.check import NAMES, Finding, check_account, check_destination, worst
 from leadboxer_source.cli.options import Place, taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.sentences import ignored, missing, tell
+from leadboxer_source.cli.terminal import say
 from leadboxer_source.configured import found, names
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.settings import Settings
@@ -33,10 +34,10 @@ def command(*, as_json: bool, **options: Any) -> int:
         if not as_json:
             mark, colour = _MARKS[finding.state]
             told = finding.told.replace("\n", f"\n{'':<14}")
-            click.echo(f"{click.style(mark, fg=colour)} {finding.name:<11} {told}")
+            say(f" {finding.name:<11} {told}", mark=click.style(mark, fg=colour))
     code = worst(findings)
     if as_json:
-        click.echo(json.dumps({"fine": code == 0, "findings": [finding._asdict() for finding in findings]}))
+        say(json.dumps({"fine": code == 0, "findings": [finding._asdict() for finding in findings]}))
     return code
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from leadboxer_source.cli.options import taken_place, with_place
+from leadboxer_source.cli.terminal import say
 from leadboxer_source.upkeep import forget
 
 
@@ -20,8 +21,6 @@ def command(*, user_id: str, site: str | None, **options: Any) -> None:
     deleted = forget(pipeline, user_id, **({"site": site} if site else {}))
     told = ", ".join(f"{count} of {table}" for table, count in deleted.items() if count)
     if told:
-        click.echo(f"Rows deleted: {told}. The person is kept out of later loads.")
+        say(f"Rows deleted: {told}. The person is kept out of later loads.")
     else:
-        click.echo(
-            f"No rows of a user {user_id} were found: is the id right? It is kept out of later loads all the same."
-        )
+        say(f"No rows of a user {user_id} were found: is the id right? It is kept out of later loads all the same.")

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from leadboxer_source.cli.options import taken_account, taken_place, with_account, with_place
 from leadboxer_source.cli.picture import LISTING, lasting, many, minute, moment
+from leadboxer_source.cli.terminal import Terminal, say
 from leadboxer_source.configured import configured
 from leadboxer_source.journal import Journal
 from leadboxer_source.plan import Plan, covered_of, make_plan
@@ -38,9 +39,9 @@ def command(*, as_json: bool, **options: Any) -> None:
     plan = make_plan(config, covered_of(state, config.scope))
     Journal(pipeline.working_dir).keep_plan(plan.as_dict())
     if as_json:
-        click.echo(json.dumps({name: value for name, value in plan.as_dict().items() if name != "pieces"}))
+        say(json.dumps({name: value for name, value in plan.as_dict().items() if name != "pieces"}))
     else:
-        show(plan, Console(highlight=False), time.time())
+        show(plan, Terminal(), time.time())
 
 
 def show(plan: Plan, console: Console, now: float) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from leadboxer_source.cli.options import Place, taken_place, with_place
+from leadboxer_source.cli.terminal import Terminal, say
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.profile import Profile, read
 from leadboxer_source.profile_views import as_html, as_text
 
 
-@click.command(epilog="\b\nExample: leadboxer profile ada@widgets.example --db leadboxer.duckdb --html ada.html")
+@click.command(epilog="\b\nExample: leadboxer profile ada.moreau@widgets.example --db demo.duckdb --html ada.html")
 @click.argument("who", metavar="USER_ID_OR_EMAIL")
 @with_place
 @click.option("--site", help="LeadBoxer dataset id, where the destination holds several.")
@@ -29,11 +29,11 @@ def command(*, who: str, site: str | None, as_json: bool, html: Path | None, **o
     profile = _read(taken_place(options), who, site)
     if html is not None:
         html.write_text(as_html(profile, datetime.now(timezone.utc)), encoding="utf-8")
-        click.echo(f"Wrote {html}: {profile.name}.")
+        say(f"Wrote {html}: {profile.name}.")
     elif as_json:
-        click.echo(json.dumps(profile.as_dict(), ensure_ascii=False))
+        say(json.dumps(profile.as_dict(), ensure_ascii=False))
     else:
-        Console(highlight=False).print(as_text(profile))
+        Terminal().print(as_text(profile))
 
 
 def _read(place: Place, who: str, site: str | None) -> Profile:

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from leadboxer_source.cli.picture import LISTING, bar, clock, lasting, many, moment, percent, share
+from leadboxer_source.cli.terminal import Terminal
 from leadboxer_source.coverage import Stretch, add
 from leadboxer_source.plan import Plan, seconds_for
 from leadboxer_source.report import Report
@@ -49,7 +50,7 @@ class Progress:
         line_seconds: float = LINE_SECONDS,
     ) -> None:
         self._plan = plan
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Terminal(stderr=True)
         self._now = now
         self._line_seconds = line_seconds
         self._report: Report | None = None

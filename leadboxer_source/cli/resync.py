@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from leadboxer_source.cli.options import names, taken_place, with_place
+from leadboxer_source.cli.terminal import say
 from leadboxer_source.upkeep import resync
 
 
@@ -21,6 +22,6 @@ def command(*, since: str, only: str | None, site: str | None, **options: Any) -
     pipeline = place.loaded_pipeline()
     uncovered = resync(pipeline, since, only=names(only), **({"site": site} if site else {}))
     if uncovered:
-        click.echo(f"Read again from {since} on: {', '.join(uncovered)}. Run `{place.command('sync')}` now.")
+        say(f"Read again from {since} on: {', '.join(uncovered)}. Run `{place.command('sync')}` now.")
     else:
-        click.echo(f"Nothing was loaded of {only or 'any resource'} since {since}: there is nothing to read again.")
+        say(f"Nothing was loaded of {only or 'any resource'} since {since}: there is nothing to read again.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from leadboxer_source.cli.terminal import say
 from leadboxer_source.schema import FORMATS
 
 
@@ -18,4 +19,4 @@ from leadboxer_source.schema import FORMATS
 )
 def command(*, name: str) -> None:
     """Print the tables: columns, keys, references, descriptions."""
-    click.echo(FORMATS[name](), nl=False)
+    say(FORMATS[name]().removesuffix("\n"))

@@ -29,6 +29,7 @@ from leadboxer_source.cli.picture import (
     share,
 )
 from leadboxer_source.cli.progress import trouble
+from leadboxer_source.cli.terminal import Terminal, say
 from leadboxer_source.coverage import Coverage, Stretch, clip, common, holes
 from leadboxer_source.destination import states_there
 from leadboxer_source.journal import Journal
@@ -84,24 +85,24 @@ def command(*, as_json: bool, **options: Any) -> None:
     runs = loaded or [_told_run(run) for run in kept.get("runs", [])]
     plan = journal.plan()
     if as_json:
-        click.echo(json.dumps(as_dict(scopes, runs, running, plan, kept.get("spent"))))
+        say(json.dumps(as_dict(scopes, runs, running, plan, kept.get("spent"))))
     else:
         if place.is_missing:
-            click.echo(f"There is no {place.db or place.file}.")
+            say(f"There is no {place.db or place.file}.")
         if loaded and not scopes:
-            click.echo("What is here was loaded by a pipeline of another name; see what it covers with")
+            say("What is here was loaded by a pipeline of another name; see what it covers with")
             for name in sorted(name for name, state in states_there(pipeline).items() if scopes_of(state, {}, 0)):
-                click.echo(f"  {place._replace(name=name).command('status')}")
-            click.echo()
+                say(f"  {place._replace(name=name).command('status')}")
+            say()
         whose = f"into {place.dataset}, by any pipeline" if loaded else "of this pipeline"
-        show(Console(highlight=False), scopes, runs[-_RUNS:], running, now, whose)
+        show(Terminal(), scopes, runs[-_RUNS:], running, now, whose)
         if is_busy and not running:
-            click.echo("\nAnother process is at work with this pipeline.")
+            say("\nAnother process is at work with this pipeline.")
         elif unended and not is_busy:
-            click.echo(f"\n{_killed(unended)}")
-        show_plan(Console(highlight=False), plan, kept.get("spent"), scopes, now)
+            say(f"\n{_killed(unended)}")
+        show_plan(Terminal(), plan, kept.get("spent"), scopes, now)
         if scopes or runs:
-            click.echo(f"\nFor dlt this is the pipeline {pipeline.pipeline_name}.")
+            say(f"\nFor dlt this is the pipeline {pipeline.pipeline_name}.")
 
 
 def scopes_of(state: Mapping[str, Any], kept: Mapping[str, Any], now_ms: int) -> list[Scope]:

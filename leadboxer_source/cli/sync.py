@@ -19,6 +19,7 @@ from leadboxer_source.cli.options import names, taken_account, taken_place, with
 from leadboxer_source.cli.picture import ENDED, LISTING
 from leadboxer_source.cli.progress import Progress
 from leadboxer_source.cli.sentences import ignored
+from leadboxer_source.cli.terminal import say
 from leadboxer_source.configured import configured, found
 from leadboxer_source.configured import names as setting_names
 from leadboxer_source.destination import states_there
@@ -66,12 +67,12 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
         if value is not None:
             account[name] = value
     for sentence in ignored(setting_names()):
-        click.echo(sentence, err=True)
+        say(sentence, err=True)
     pipeline = place.pipeline()
     for name in () if as_json or place.is_missing else _others(pipeline, account):
         instead = place._replace(name=name).command("sync")
         told = f"The pipeline {name} has loaded this dataset here already; this one begins anew."
-        click.echo(f"{told} `{instead}` goes on where that one is.", err=True)
+        say(f"{told} `{instead}` goes on where that one is.", err=True)
     progress = None if as_json else Progress(_plan(pipeline, only, account))
     stop = _Stop(progress)
     try:
@@ -81,16 +82,23 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
         raise KeyboardInterrupt(stop.told()) from None
     if as_json:
         runs = [asdict(run) for run in result.runs]
-        click.echo(json.dumps({"complete": result.complete, "stopped": result.stopped, "runs": runs}))
+        ended = {"complete": result.complete, "stopped": result.stopped, "set_aside": result.set_aside}
+        say(json.dumps({**ended, "runs": runs}))
     else:
         named = {"leads": LISTING}
         requests = ", ".join(f"{count:,} {named.get(name, name)}" for name, count in result.requests.items())
         why = ENDED.get(result.stopped, result.stopped).capitalize()
         if account.get("end_date"):
-            how = "All of that stretch is loaded" if result.complete else f"{why}; run it again, it begins anew"
+            is_all = result.stopped == "covered"
+            how = "All of that stretch is loaded" if is_all else f"{why}; run it again, it begins anew"
         else:
-            how = "All is covered" if result.complete else f"{why}; run it again to go on"
-        click.echo(f"{how}.\nRead {_rows(result.loaded)} into {place}.\nRequests: {requests or 'none'}.")
+            is_all = result.complete
+            how = "All is covered" if is_all else f"{why}; run it again to go on"
+        if result.set_aside:
+            left = "1 user or session" if result.set_aside == 1 else f"{result.set_aside:,} users or sessions"
+            how += f"{', but' if is_all else '.'} {left} could not be read whole yet: "
+            how += "the table load_failures names them"
+        say(f"{how}.\nRead {_rows(result.loaded)} into {place}.\nRequests: {requests or 'none'}.")
     return 0 if result.complete else STOPPED_WITH_PROGRESS
 
 

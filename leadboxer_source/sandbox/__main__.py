@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sessions_per_user=arguments.sessions_per_user,
         events_per_session=arguments.events_per_session,
         all_in_one_day=arguments.all_in_one_day,
+        hostile=arguments.hostile,
     )
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -56,8 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"leadboxer sandbox: Port {arguments.port} cannot be had: {reason}; name another.", file=sys.stderr)
             return 1
         told = {"base_url": server.url, "site": world.site, "api_key": server.key}
-        lines = [f"{name:<9}{value}" for name, value in told.items()]
-        print(json.dumps(told) if arguments.json else "\n".join(lines), flush=True)
+        print(
+            json.dumps(told) if arguments.json else _exports({**told, "rate_limit": arguments.rate_limit}), flush=True
+        )
         _live(server, world, arguments.live, stopped)
     return 0
 
@@ -96,6 +99,11 @@ def parser() -> argparse.ArgumentParser:
     option("--sessions-per-user", amount, "FLOAT", 2.0, "Visits of a user, on average.")
     option("--events-per-session", amount, "FLOAT", 3.0, "Hits of a visit, on average.")
     parser.add_argument("--all-in-one-day", action="store_true", help="Everybody was seen within the last day.")
+    parser.add_argument(
+        "--hostile",
+        action="store_true",
+        help="Make the data hard to load: colliding and reserved names, values that change their type, equal events.",
+    )
     parser.add_argument(
         "--profile",
         nargs="*",
@@ -151,6 +159,12 @@ def _switch(text: str) -> tuple[str, Any]:
         return name, None if value == "null" and hint is not float else (float if hint is float else int)(value)
     except ValueError:
         raise ArgumentTypeError(f"{name} takes a number") from None
+
+
+def _exports(settings: dict[str, str]) -> str:
+    """Lines for a shell in which the other commands shall use this sandbox."""
+    named = {f"SOURCES__LEADBOXER__{name.upper()}": value for name, value in settings.items()}
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in named.items())
 
 
 def _live(server: Sandbox, world: World, users_per_minute: float, stopped: threading.Event) -> None:

@@ -11,7 +11,8 @@ class Profile:
     """One field for each doubtful point.
 
     Attributes:
-        envelope: Shape of a page of leads: `data`; the old `resultsList`; or `data` with the token under `meta`.
+        envelope: Shape of a page of leads: `data`; the old `resultsList`; `data` with the token under `meta`; or all of
+            it inside `data`.
         show_total: Whether the v1 envelope gives a number of leads.
         total_counts: Whether that number is of the whole listing or of the page.
         total_ceiling: The number beyond which leads are not counted.
@@ -23,6 +24,7 @@ class Profile:
         list_state: The list as it was on the first page, or as it is at each page, so that rows move between pages.
         limit_rule: What happens to a limit above `max_limit`.
         max_limit: The largest page.
+        too_large: Status of the answer to a limit that is refused as too large.
         strict_time_field: Whether `timeField` must be given.
         malformed_filter: Whether a filter that cannot be read is refused or left out.
         range_end: Whether `between` includes its last day.
@@ -42,7 +44,7 @@ class Profile:
         compressed: Whether answers come gzipped.
     """
 
-    envelope: Literal["v1", "legacy", "nested"] = "v1"
+    envelope: Literal["v1", "legacy", "nested", "inside"] = "v1"
     show_total: bool = False
     total_counts: Literal["listing", "page"] = "listing"
     total_ceiling: int | None = None
@@ -54,6 +56,7 @@ class Profile:
     list_state: Literal["snapshot", "live"] = "snapshot"
     limit_rule: Literal["cap", "reject", "uncapped"] = "cap"
     max_limit: int = 1000
+    too_large: Literal[400, 413, 422] = 400
     strict_time_field: bool = False
     malformed_filter: Literal["reject", "ignore"] = "reject"
     range_end: Literal["inclusive", "exclusive"] = "inclusive"

@@ -20,6 +20,10 @@ class Malformed(ValueError):
     """A parameter is missing or cannot be read."""
 
 
+class TooLarge(Malformed):
+    """A limit is above the largest."""
+
+
 class Query(NamedTuple):
     """A listing: whose leads, seen when, in which order."""
 

@@ -19,8 +19,9 @@ from aiohttp import web
 from leadboxer_source.sandbox import answers, query
 from leadboxer_source.sandbox.faults import Faults
 from leadboxer_source.sandbox.profile import Profile
-from leadboxer_source.sandbox.query import Malformed, Query
-from leadboxer_source.sandbox.world import Record, World
+from leadboxer_source.sandbox.query import Malformed, Query, TooLarge
+from leadboxer_source.sandbox.records import Record
+from leadboxer_source.sandbox.world import World
 
 KEY = "sandbox-key-that-opens-nothing"
 _PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
@@ -337,6 +338,9 @@ class Sandbox:
             if request.endpoint == "detail":
                 return self._detail(world, path.removeprefix("/v1/leads/"), path, now)
             return self._children(world, request.endpoint, params, path)
+        except TooLarge as refused:
+            told = answers.bad_request(path, str(refused))
+            return _json(self.profile.too_large, {**told, "status": self.profile.too_large})
         except Malformed as malformed:
             return _json(400, answers.bad_request(path, str(malformed)))
 
@@ -396,7 +400,7 @@ class Sandbox:
         limit = _number(params.get("limit", "50"), "limit")
         if limit > self.profile.max_limit and self.profile.limit_rule != "uncapped":
             if self.profile.limit_rule == "reject":
-                raise Malformed("Parameter 'limit' is too large")
+                raise TooLarge("Parameter 'limit' is too large")
             return self.profile.max_limit
         return limit
 
@@ -414,6 +418,8 @@ class Sandbox:
             return {"resultsList": users, **paging, **told}
         if profile.envelope == "nested":
             return {"data": users, "meta": paging}
+        if profile.envelope == "inside":
+            return {"data": {"resultsList": users, **paging}}
         return {"data": users, **paging, **({"total": total} if profile.show_total and total is not None else {})}
 
     # the rest
@@ -422,7 +428,7 @@ class Sandbox:
         profile = self.profile
         limit = _number(params["limit"], "limit")
         if limit > (profile.children_max_limit or limit):
-            raise Malformed("Parameter 'limit' is too large")
+            raise TooLarge("Parameter 'limit' is too large")
         if endpoint == "sessions":
             lead_id = params["leadId"]
             found = world.session_records(lead_id)
@@ -469,7 +475,7 @@ def _told_session(record: Record, profile: Profile) -> Record:
     hidden = set() if profile.session_times == "full" else {"lastEvent", "eventEsTimestamp", "eventUnixTimestamp"}
     told = {name: value for name, value in record.items() if name not in hidden}
     if profile.session_times == "start_as_event":
-        told["eventUnixTimestamp"] = told.pop("session_unix_timestamp")
+        told["eventUnixTimestamp"] = str(int(told.pop("session_unix_timestamp")) + 1_606)
     if profile.session_id_name != "session_id":
         told[profile.session_id_name] = told.pop("session_id")
     return told

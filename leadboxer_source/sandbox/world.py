@@ -1,8 +1,4 @@
-"""The sandbox's data: a seeded dataset in which things can be made to happen.
-
-Records are shaped as LeadBoxer sends them, including what makes them awkward: numbers as text, names that collide or
-are reserved, values whose type drifts, several hits that share an event id, ids that are UUIDs.
-"""
+"""The sandbox's data: a seeded dataset in which things can be made to happen."""
 
 from __future__ import annotations
 
@@ -10,55 +6,24 @@ import uuid
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Record = dict[str, Any]
+from leadboxer_source.sandbox import people
+from leadboxer_source.sandbox.chance import moment
+from leadboxer_source.sandbox.records import (
+    Event,
+    Record,
+    Session,
+    User,
+    event_records,
+    session_record,
+    user_record,
+)
 
 DAY_MS = 86_400_000
 SITE = "07bacbd9d46a4e26b58b15d69f69250f"
-_TTL_MS = 366 * DAY_MS
-_COMPANIES = ("Example Widgets GmbH", "Sample Foods BV", "Placeholder Ltd", "Specimen SA", "Instance Inc")
-_PAGES = ("pricing", "docs", "blog", "contact", "product", "about")
-_CHANNELS = ("direct", "organic", "social", "email", "referral", "paid")
-_CITIES = (("DE", "Germany", "Duesseldorf"), ("NL", "Netherlands", "Utrecht"), ("US", "United States", "Chicago"))
-_DRIFTS: tuple[Any, ...] = ("text", 7, 2.5, True, None, [1, "two"], {"three": 3})
-
-
-class Event:
-    """A hit."""
-
-    __slots__ = ("at_ms", "event_id", "fields")
-
-    def __init__(self, event_id: str, at_ms: int, fields: Record) -> None:
-        self.event_id, self.at_ms, self.fields = event_id, at_ms, fields
-
-
-class Session:
-    """A visit, with its events in the order in which they happened."""
-
-    __slots__ = ("events", "session_id", "start_ms", "user")
-
-    def __init__(self, session_id: str, user: User, start_ms: int) -> None:
-        self.session_id, self.user, self.start_ms = session_id, user, start_ms
-        self.events: list[Event] = []
-
-    @property
-    def last_ms(self) -> int:
-        """Epoch milliseconds of the newest event."""
-        return max(event.at_ms for event in self.events)
-
-
-class User:
-    """A lead. The history of one who never changed is made when it is asked for."""
-
-    __slots__ = ("changes", "first_ms", "history", "last_ms", "number", "sizes", "suffix", "user_id")
-
-    def __init__(self, number: int, user_id: str, suffix: str, first_ms: int, last_ms: int, sizes: tuple[int, ...]):
-        self.number, self.user_id, self.suffix = number, user_id, suffix
-        self.first_ms, self.last_ms = first_ms, last_ms
-        self.sizes = sizes
-        self.history: list[Session] | None = None
-        self.changes: Record = {}
+_PAUSE_MS = 3_600_000
+"""Between two visits of a user there is at least so much."""
 
 
 class Truth(NamedTuple):
@@ -81,6 +46,9 @@ class World:
         sessions_per_user: Mean number of sessions.
         events_per_session: Mean number of events.
         all_in_one_day: Puts everybody's last activity within the last day.
+        hostile: Makes it as hard to load as it can be: custom properties with colliding, reserved and empty names and
+            with values whose type drifts, events that share an id or are alike in all, visits that begin before their
+            first event, and around the clock. People who look around want none of it.
     """
 
     def __init__(
@@ -94,9 +62,11 @@ class World:
         events_per_session: float = 3.0,
         *,
         all_in_one_day: bool = False,
+        hostile: bool = True,
     ) -> None:
         self.site = site
         self.seed = seed
+        self.hostile = hostile
         self.merged: dict[str, str] = {}
         self._days = 1 if all_in_one_day else days
         self._now_ms = now_ms
@@ -140,11 +110,14 @@ class World:
 
     def kind(self, user_id: str) -> str:
         """Returns `company`, `person` or `unidentified`."""
-        return ("unidentified", "company", "person")[self._users[user_id].number % 3]
+        return people.kind(self._users[user_id].number)
 
     def user_record(self, user_id: str, now_ms: int) -> Record:
         """Returns a user as the API sends it at the given time."""
-        return self._user_record(self._users[user_id], now_ms)
+        user = self._users[user_id]
+        # one who never changed is not made to remember
+        history = self._make_history(user) if user.history is None else user.history
+        return user_record(user, self._visitor(user), history, self.site, now_ms)
 
     def session_records(self, user_id: str) -> list[Record] | None:
         """Returns a user's sessions, newest first; `None` if the user is unknown."""
@@ -152,7 +125,7 @@ class World:
         if user is None:
             return None
         newest_first = sorted(self._history(user), key=lambda session: session.last_ms, reverse=True)
-        return [self._session_record(session) for session in newest_first]
+        return [session_record(session, self.site) for session in newest_first]
 
     def event_records(self, session_id: str) -> list[Record] | None:
         """Returns a session's events, newest first; `None` if the session is unknown.
@@ -160,7 +133,7 @@ class World:
         Sessions become known when their user's are asked for, as there is no other way to learn their ids.
         """
         session = self._sessions.get(session_id)
-        return None if session is None else [self._event_record(session, event) for event in reversed(session.events)]
+        return None if session is None else event_records(session, self.site)[::-1]
 
     def settle_until(self, now_ms: int) -> None:
         """Applies those changes whose time to become visible has come."""
@@ -172,9 +145,9 @@ class World:
         users = list(self._users.values())
         sessions = [session for user in users for session in self._history(user)]
         return Truth(
-            [self._user_record(user, self._now_ms) for user in users],
-            [self._session_record(session) for session in sessions],
-            [self._event_record(session, event) for session in sessions for event in session.events],
+            [self.user_record(user.user_id, self._now_ms) for user in users],
+            [session_record(session, self.site) for session in sessions],
+            [record for session in sessions for record in event_records(session, self.site)],
         )
 
     # what may happen; with `visible_at_ms`, the API shows it only from then on
@@ -186,7 +159,7 @@ class World:
         user_id = f"{start_ms}.{number}"
 
         def change() -> None:
-            user = User(number, user_id, str(number), start_ms, at_ms, ())
+            user = User(number, user_id, str(number), start_ms, at_ms)
             user.history = []
             self._users[user_id] = user
             insort(self._by_last, (at_ms, user_id))
@@ -213,7 +186,8 @@ class World:
         session = self._sessions[session_id] if session_id else session
 
         def change() -> None:
-            session.events.append(self._event(session, at_ms, f"{at_ms}{self._next():03}.{session.user.suffix}"))
+            event_id = f"{at_ms}{self._next():03}.{session.user.suffix}"
+            session.events.append(Event(event_id, at_ms, len(session.events)))
             self._touch(session.user)
 
         return self._happen(visible_at_ms, change, session.session_id)
@@ -259,10 +233,10 @@ class World:
         return self._serial
 
     def _visit(self, user: User, session_id: str, start_ms: int, at_ms: int, events: int) -> None:
-        session = Session(session_id, user, start_ms)
+        session = Session(session_id, user, self._visitor(user), len(self._history(user)) + 1, start_ms)
         for number in range(events):
             when = at_ms - 1_000 * (events - 1 - number)
-            session.events.append(self._event(session, when, session_id if number == 0 else f"{when}.{user.suffix}"))
+            session.events.append(Event(session_id if number == 0 else f"{when}.{user.suffix}", when, number))
         self._history(user).append(session)
         self._sessions[session_id] = session
         self._touch(user)
@@ -286,25 +260,54 @@ class World:
 
     def _make(self, number: int) -> User:
         """A user's key facts; the history is made from the same dice later."""
+        suffix, visits = self._draw(number)
+        first_ms = self._start_ms(number, visits[0][0])
+        return User(number, f"{first_ms}.{suffix}", suffix, first_ms, visits[-1][-1])
+
+    def _draw(self, number: int) -> tuple[str, list[list[int]]]:
+        """The end of a user's ids, and the times of the events of their visits, all oldest first."""
         dice = self._dice(number)
-        # neighbours share the very same millisecond now and then
-        when = self._dice(number - 1) if number % 10 == 1 else self._dice(number)
-        last_ms = self._now_ms - int(when.random() ** 1.5 * (self._days * DAY_MS - 1)) - 1
-        dice.random()
+        share = dice.random()
+        if number % 10 == 1:  # neighbours share the very same millisecond now and then
+            share = self._dice(number - 1).random()
         sessions = (
             1 + int(dice.expovariate(1 / (self._sessions_per_user - 0.5))) if self._sessions_per_user > 0.5 else 1
         )
-        sizes = tuple(
+        sizes = [
             1 + min(40, int(dice.expovariate(1 / max(self._events_per_session - 0.5, 0.01))))
             for _ in range(min(sessions, 60))
-        )
-        span = int(dice.random() * 200 * DAY_MS) if len(sizes) > 1 else 0
-        first_ms = last_ms - 25_000 * sizes[-1] - (span + 3_600_000 * len(sizes) if len(sizes) > 1 else 0)
+        ]
+        if number == people.ADA and not self.hostile:
+            sizes = [5, 3, 7]  # a history that examples can show
+        span_ms = int(dice.random() * 200 * DAY_MS) if len(sizes) > 1 else 0
         suffix = str(dice.randint(100_000_000, 4_000_000_000))
-        return User(number, f"{first_ms}.{suffix}", suffix, first_ms, last_ms, sizes)
+        offset = self._utc_offset(number)
+        # neighbours that share a moment share its clock
+        clock = self._utc_offset(number - 1) if number % 10 == 1 else offset
+        end_ms = moment(self._now_ms - int(self._days * DAY_MS), self._now_ms, 1 - share**1.5, clock)
+        visits: list[list[int]] = []
+        for size in reversed(sizes):
+            if visits:
+                latest_ms = visits[-1][0] - _PAUSE_MS
+                end_ms = moment(latest_ms - 2 * span_ms // len(sizes), latest_ms, dice.random(), offset)
+            times = [end_ms]
+            for _ in range(size - 1):
+                times.append(times[-1] - 2_000 - min(int(dice.expovariate(1 / 40_000)), 500_000))
+            visits.append(times[::-1])
+        return suffix, visits[::-1]
+
+    def _utc_offset(self, number: int) -> int | None:
+        return None if self.hostile else people.utc_offset(self.seed, number)
+
+    def _start_ms(self, number: int, first_hit_ms: int) -> int:
+        """When a visit begins; it was seen to begin before its first hit."""
+        return first_hit_ms - 1_606 * (self.hostile and number % 4 == 3)
 
     def _dice(self, number: int) -> Random:
         return Random(self.seed * 1_000_003 + number)
+
+    def _visitor(self, user: User) -> people.Visitor:
+        return people.visitor(self.seed, user.number, hostile=self.hostile)
 
     def _history(self, user: User) -> list[Session]:
         if user.history is None:
@@ -314,167 +317,20 @@ class World:
 
     def _make_history(self, user: User) -> list[Session]:
         history: list[Session] = []
-        step = (user.last_ms - user.first_ms) // max(len(user.sizes), 1)
-        for number, size in enumerate(user.sizes):
-            is_last = number == len(user.sizes) - 1
-            start_ms = user.first_ms + number * step
-            if is_last and number:
-                start_ms = user.last_ms - 25_000 * size
-            session_id = user.user_id if number == 0 else f"{start_ms}.{user.suffix}"
-            if is_last and number and user.number % 9 == 4:
+        suffix, visits = self._draw(user.number)
+        for ordinal, times in enumerate(visits, 1):
+            start_ms = self._start_ms(user.number, times[0])
+            session_id = f"{start_ms}.{suffix}"
+            if ordinal == len(visits) > 1 and user.number % 9 == 4:
                 session_id = str(uuid.UUID(int=Random(user.number).getrandbits(128)))
-            session = Session(session_id, user, start_ms)
-            for hit in range(size):
-                at_ms = user.last_ms if is_last and hit == size - 1 else start_ms + 20_000 * hit
-                shares = session.start_ms % 3 == 0 or hit == 0
-                event_id = session_id if shares else f"{at_ms}.{user.suffix}"
-                session.events.append(self._event(session, at_ms, event_id))
-            if size > 3 and user.number % 4 == 1:
+            session = Session(session_id, user, self._visitor(user), ordinal, start_ms)
+            shares = self.hostile and start_ms % 3 == 0
+            session.events = [
+                Event(session_id if shares or number == 0 else f"{at_ms}.{suffix}", at_ms, number)
+                for number, at_ms in enumerate(times)
+            ]
+            if self.hostile and len(times) > 3 and user.number % 4 == 1:
                 # two hits that nothing tells apart
                 session.events[2] = session.events[1]
             history.append(session)
         return history
-
-    # records
-
-    def _event(self, session: Session, at_ms: int, event_id: str) -> Event:
-        number, user = len(session.events), session.user
-        fields: Record = {}
-        if number % 5 == 4:
-            fields["title"] = "Tag changed"  # a system event: no page, no browser
-        else:
-            page = _PAGES[(session.start_ms // 60_000 + number) % len(_PAGES)]
-            fields |= {
-                "original_url": f"https://shop.example/{page}?utm_source=newsletter&n={number}",
-                "root_url": f"https://shop.example/{page}",
-                "title": page.title(),
-                "referrer": "",
-                "browser": "Firefox",
-                "country_code": _CITIES[user.number % 3][0],
-                "total_number_visits": str(len(user.sizes)) if user.number % 2 else len(user.sizes),
-            }
-        fields |= _properties(user.number, number)
-        if number == 1:
-            fields["customEventInfo"] = {"plan": "team", "seats": user.number}
-        return Event(event_id, at_ms, fields)
-
-    def _event_record(self, session: Session, event: Event) -> Record:
-        return {
-            "event_id": event.event_id,
-            "session_id": session.session_id,
-            "use_id": session.user.user_id,
-            "site": self.site,
-            "type": {"name": "event"},
-            "eventEsTimestamp": str(event.at_ms),
-            "eventUnixTimestamp": str(event.at_ms),
-            **event.fields,
-        }
-
-    def _session_record(self, session: Session) -> Record:
-        last_ms, user = session.last_ms, session.user
-        code, country, city = _CITIES[user.number % 3]
-        return {
-            "session_id": session.session_id,
-            "use_id": user.user_id,
-            "site": self.site,
-            "type": {"name": "session"},
-            "session_unix_timestamp": str(session.start_ms),
-            "eventEsTimestamp": str(last_ms),
-            "eventUnixTimestamp": str(last_ms),
-            "lastEvent": last_ms,
-            "visit_duration": str((last_ms - session.start_ms) // 1000),
-            "pages_viewed": len(session.events),
-            "channel": _CHANNELS[session.start_ms // 60_000 % len(_CHANNELS)],
-            "entry_root_url": "https://shop.example/pricing",
-            "entry_query": "utm_source=newsletter" if user.number % 2 else "",
-            "referrer": "",
-            "browser": "Firefox",
-            "platform": "Windows 10",
-            "country_code": code,
-            "country_name": country,
-            "city": city,
-            "ip_number": f"203.0.113.{user.number % 250}",
-            **_properties(user.number, 0),
-        }
-
-    def _user_record(self, user: User, now_ms: int) -> Record:
-        sizes = [len(session.events) for session in user.history] if user.history is not None else user.sizes
-        newest = str(user.first_ms) if len(sizes) < 2 else str(user.last_ms)
-        code, country, city = _CITIES[user.number % 3]
-        hours = max(0, now_ms - user.last_ms) // 3_600_000
-        record: Record = {
-            "esScore": str(1 + (now_ms // 1000 + user.number) % 99),
-            "last_most_likely_company": "",
-            "lastEvent": user.last_ms,
-            "total_number_visits": len(sizes),
-            "total_pages_viewed": sum(sizes),
-            "last_country_name": country,
-            "last_country_code": code,
-            "last_city": city,
-            "customEventInfo": {},
-            "documentExpiryDate": user.last_ms + _TTL_MS + 560,
-            "eventEsTimestamp": str(user.last_ms),
-            "eventUnixTimestamp": str(user.last_ms),
-            "event_id": user.user_id,
-            "first_session_unix_timestamp": str(user.first_ms),
-            "last_browser": "Chrome",
-            "last_browser_version": "149.0.0.0",
-            "last_channel": _CHANNELS[user.number % len(_CHANNELS)],
-            "last_colors": "30",
-            "last_ip_number": f"203.0.113.{user.number % 250}",
-            "last_latitude": "41.87577",
-            "last_longitude": "-87.6206",
-            "last_platform": "Intel Mac OS X 10.15.7",
-            "last_resolution_height": "1117",
-            "last_resolution_width": "1728",
-            "last_session_unix_timestamp": newest,
-            "last_visit_duration": "0",
-            "leadcard_url": f"https://app.leadboxer.com?q={user.user_id}&site={self.site}",
-            "machine_id": f"{user.first_ms}:{user.first_ms}",
-            "organizationLogoUrl": "https://cdn-mail.leadboxer.com/app/company-icon.png",
-            "prettyLastEvent": f"{hours} hours ago",
-            "session_id": user.user_id,
-            "site": self.site,
-            "total_session_duration": 60 * len(sizes),
-            "ttl": _TTL_MS,
-            "type": {"name": "user"},
-            "use_id": user.user_id,
-            **_properties(user.number, 0),
-        }
-        if user.number % 3:
-            company = _COMPANIES[user.number % len(_COMPANIES)]
-            record |= {
-                "last_most_likely_company": company,
-                "organizationName": company,
-                "organizationDomain": f"{company.split()[0].lower()}.example",
-                "organizationLongitude": 6.7426913,
-                "organizationNaicsCode": "54",
-                "organizationSalesVolume": "",
-            }
-        if user.number % 3 == 2:
-            record |= {
-                "email": f"ada.{user.number}@widgets.example",
-                "firstName": "Ada",
-                "lastName": f"Example {user.number}",
-                "leadTag": "customer,priority",
-                "utm_source": "newsletter",
-            }
-        return {**record, **user.changes}
-
-
-def _properties(number: int, hit: int) -> Record:
-    """Custom properties: names with spaces, colliding, reserved, empty; values whose type drifts."""
-    found: Record = {}
-    if number % 2 == 0:
-        found |= {"Customer ID": f"C-{number}", "lb_articleSection": "pricing"}
-    if number % 4 == 0:
-        found |= {"customer_id": number, "Plan": "team", "plan": hit}
-    if number % 5 == 0:
-        found |= {"_dlt_id": f"mine {number}", "_dlt_load_id": 1, "select": "from", "order": hit}
-    if number % 6 == 0:
-        found |= {"": "no name", "dotted.name": "a.b", "größe": "ü"}
-    if number % 3 == 0:
-        found["drift"] = _DRIFTS[(number // 3 + hit) % len(_DRIFTS)]
-    if number % 50 == 7 and hit == 0:
-        found |= {f"Answer {question}": str(question) for question in range(300)}
-    return found
