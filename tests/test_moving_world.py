@@ -42,7 +42,7 @@ def _one_look_of_any_length(patch: pytest.MonkeyPatch) -> None:
     look: Callable[[Slice], Any] = Slice._last_look
 
     def longest(self: Lister, window: Any) -> Listing:
-        listing = Listing(window)
+        listing = Listing(window, self.user_ids)
         self._pass(listing)
         listing.atomic = True
         return listing
@@ -58,7 +58,7 @@ def _one_look_of_any_length(patch: pytest.MonkeyPatch) -> None:
 
 def _one_pass(patch: pytest.MonkeyPatch) -> None:
     def drain(self: Lister, window: Any) -> Listing:
-        listing = Listing(window)
+        listing = Listing(window, self.user_ids)
         listing.atomic = self._pass(listing).atomic
         return listing
 
