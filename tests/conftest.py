@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-import hypothesis
 import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
@@ -23,13 +22,6 @@ from leadboxer_source.sandbox import Faults, Profile, Sandbox, World
 from leadboxer_source.sync import RESOURCES
 from tests import destinations, servers
 from tests.destinations import Warehouse
-
-hypothesis.settings.register_profile(
-    "any machine",  # a slow one is no failure
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-hypothesis.settings.load_profile("any machine")
 
 NOW_MS = 1_795_000_000_000
 """2026-11-18 11:06:40 UTC."""

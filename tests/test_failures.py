@@ -104,7 +104,7 @@ def test_a_poisoned_user_is_set_aside_and_loaded_whole_when_it_heals(desk: Desk)
             "All of that stretch is loaded",
             ", but",
         ),
-        (["--max-requests", "60"], "Requests used up; run it again to go on", "."),
+        (["--max-requests", "30"], "Requests used up; run it again to go on", "."),
     ],
     ids=["all", "one-off", "a part"],
 )
@@ -112,9 +112,9 @@ def test_a_poisoned_user_is_set_aside_and_loaded_whole_when_it_heals(desk: Desk)
 def test_a_sync_says_at_its_end_what_it_could_not_read(
     desk: Desk, arguments: list[str], how: str, joined: str, number: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    desk.with_world(World(seed=5, users=60, days=3, now_ms=int(time.time() * 1000)), clock=time.time)
-    desk.configure(monkeypatch, rate_limit="unlimited", limiter_store=":memory:", chunk_size="10")
-    for user_id in sorted(desk.world.user_ids(), key=desk.world.last_ms)[60 - number :]:
+    desk.with_world(World(seed=5, users=30, days=3, now_ms=int(time.time() * 1000)), clock=time.time)
+    desk.configure(monkeypatch, rate_limit="unlimited", limiter_store=":memory:", chunk_size="5")
+    for user_id in sorted(desk.world.user_ids(), key=desk.world.last_ms)[30 - number :]:
         desk.server.faults.poison(user_id, "400")
     main(["sync", *arguments])
     [closing, *_] = capsys.readouterr().out.splitlines()
@@ -146,9 +146,11 @@ def test_any_number_of_bad_sessions_is_set_aside_as_long_as_others_can_be_read(d
     bad = {session["session_id"] for session in sessions[::2]} - set(desk.world.user_ids())
     assert len(bad) > settings.MAX_FAILURES
     for session_id in bad:
-        desk.server.faults.poison(session_id, "500")
+        desk.server.faults.poison(session_id, "400")
     assert desk.load().complete
     assert {found for (found,) in desk.rows("SELECT id FROM load_failures")} == bad
+    for session_id in bad:
+        desk.server.faults.poison(session_id, "500")
     desk.load()
     assert desk.requests() == {"leads": 1, "events": len(bad)}, "what failed before is asked for once in a run"
     for session_id in bad:
