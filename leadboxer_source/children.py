@@ -16,7 +16,7 @@ from dlt.common.runtime import signals
 from leadboxer_source import errors, settings
 from leadboxer_source.client import EVENTS, SESSIONS, Answer, Record
 from leadboxer_source.coverage import Stretch, covers
-from leadboxer_source.failures import CUT_OFF, Failures
+from leadboxer_source.failures import Failures
 from leadboxer_source.lanes import Lane
 from leadboxer_source.rows import ReadingClock, Row, Shapes, session_activity_ms, session_id_of
 from leadboxer_source.state import NOBODY, Forgotten
@@ -248,11 +248,7 @@ class Children:
             answer = future.result()
         except errors.QuotaExhausted as exhausted:
             self.exhausted = exhausted
-            # what was set aside before lies inside coverage, where nobody would ask for it again
-            known = user_id is None or self.failures.is_known(SESSIONS, user_id)
-            if user_id is not None and not known and parent_id not in self.failures.set_aside[name]:
-                self.failures.cut_off[name, parent_id] = user_id
-            self.failures.put_aside(name, parent_id, CUT_OFF)
+            self.failures.cut(name, parent_id, user_id)
             return []
         except _FAILED as failure:
             reason = self.failures.failed(name, parent_id, user_id, failure)

@@ -10,8 +10,8 @@ from leadboxer_source.client import EVENTS, SESSIONS
 from leadboxer_source.rows import ReadingClock, Row, instant
 from leadboxer_source.state import SetAside
 
-UNKNOWN = "LeadBoxer does not know it (status 404), although it has just listed it."
-CUT_OFF = "The quota was spent before its turn came."
+_UNKNOWN = "LeadBoxer does not know it (status 404), although it has just listed it."
+_CUT_OFF = "The quota was spent before its turn came."
 
 
 class Failures:
@@ -29,12 +29,12 @@ class Failures:
     """
 
     def __init__(self, site: str, reading: ReadingClock, set_aside: Mapping[str, SetAside]) -> None:
-        self.set_aside: dict[str, SetAside] = {name: dict(set_aside.get(name, {})) for name in (SESSIONS, EVENTS)}
+        self._before: dict[str, SetAside] = {name: set_aside.get(name, {}) for name in (SESSIONS, EVENTS)}
+        self.set_aside = {name: dict(entries) for name, entries in self._before.items()}
         self.rows: list[Row] = []
         self.cut_off: dict[tuple[str, str], str] = {}
         self._site = site
         self._reading = reading
-        self._before = {name: frozenset(entries) for name, entries in self.set_aside.items()}
         self._in_a_row: dict[str, set[str]] = {name: set() for name in self.set_aside}
         self._good: Counter[str] = Counter()
 
@@ -71,9 +71,23 @@ class Failures:
         """
         self._count(name, parent_id, user_id, "LeadBoxer does not know whom it has just listed (status 404).")
         is_sure = self.is_known(name, parent_id) or len(self.set_aside[name]) >= settings.MAX_UNKNOWN
-        if once_more and not is_sure:
-            self.put_aside(name, parent_id, UNKNOWN)
-        return once_more and not is_sure
+        if is_sure or not once_more:
+            return False
+        self.put_aside(name, parent_id, _UNKNOWN)
+        return True
+
+    def cut(self, name: str, parent_id: str, user_id: str | None) -> None:
+        """Sets a child aside for which the quota did not last."""
+        # what was set aside before lies inside coverage, where nobody would ask for it again
+        is_new = parent_id not in self.set_aside[name]
+        if is_new and user_id is not None and not self.is_known(SESSIONS, user_id):
+            self.cut_off[name, parent_id] = user_id
+        self.put_aside(name, parent_id, _CUT_OFF)
+
+    def undo(self) -> None:
+        """Leaves everything as earlier runs did: nothing is claimed, so a later run asks for it all the same."""
+        self.rows.clear()
+        self.set_aside = {name: dict(entries) for name, entries in self._before.items()}
 
     def put_aside(self, name: str, parent_id: str, reason: str) -> None:
         """Has a child asked for again in the next run."""

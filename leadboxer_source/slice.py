@@ -353,8 +353,7 @@ class Slice:
         if claim_top is None or left_out > settings.MAX_SET_ASIDE:
             self._staged = []
             if not self._one_off:  # which has no next run that would ask again: what it lacks is told
-                self.children.failures.rows.clear()
-                self.children.failures.set_aside = {name: self._memories[name].set_aside for name in (SESSIONS, EVENTS)}
+                self.children.failures.undo()
         else:
             top_was_listed = bool(self._staged) and self._staged[-1].hi >= self._start_ms
             extended = [Stretch(self._start_ms, claim_top)] if top_was_listed else []
@@ -400,8 +399,7 @@ class Slice:
         if self._one_off:
             return window.lo <= last < self._until()
         # whom the API files under another time than the record's, the window of that time will not list
-        is_filed_elsewhere = last < listed_from(window)
-        return last >= window.lo or is_filed_elsewhere or covers(self._loaded, last)
+        return last >= window.lo or last < listed_from(window) or covers(self._loaded, last)
 
     def _owes(self, user: Listed) -> bool:
         return self._wants_children and not covers(self._loaded_children, user.last_event_ms)
