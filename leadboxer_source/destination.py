@@ -11,6 +11,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.destination.client import JobClientBase, WithStateSync
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.pipeline import PipelineContext, StateInjectableContext
+from dlt.common.schema import Schema
 from dlt.common.schema.utils import has_table_seen_data
 from dlt.common.utils import uniq_id
 from dlt.destinations.job_client_impl import SqlJobClientBase
@@ -73,6 +74,12 @@ def go_by_destination(source: DltSource, state: Callable[[str], dict[str, Any]])
         source.schema.update_table(cast(Any, {"name": _table(source, name), "columns": {}, "x-made-again": uniq_id()}))
 
 
+def was_made(schema: Schema, name: str) -> bool:
+    """Tells whether a load has made the table of a resource."""
+    table = schema.tables.get(schema.naming.normalize_table_identifier(name))
+    return table is not None and has_table_seen_data(table)
+
+
 def loaded_state(pipeline: dlt.Pipeline) -> dict[str, Any]:
     """Returns a pipeline's state as the destination holds it; empty if nothing was loaded there with this pipeline.
 
@@ -113,9 +120,8 @@ def _lost_tables(
     """Resources whose rows were loaded to a table that is not there."""
     if source.name not in pipeline.schemas or not isinstance(client, SqlJobClientBase):
         return []
-    tables = pipeline.schemas[source.name].tables
-    filled = {_table(source, name): name for name in names}
-    filled = {table: name for table, name in filled.items() if table in tables and has_table_seen_data(tables[table])}
+    schema = pipeline.schemas[source.name]
+    filled = {_table(source, name): name for name in names if was_made(schema, name)}
     return [filled[table] for table, columns in client.get_storage_tables(filled) if not columns]
 
 

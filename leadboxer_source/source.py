@@ -17,7 +17,7 @@ from leadboxer_source.destination import go_by_destination
 from leadboxer_source.report import Watch
 from leadboxer_source.rows import Fillable, property_rows
 from leadboxer_source.slices import Slices
-from leadboxer_source.state import FORGOTTEN
+from leadboxer_source.state import COVERED, FORGOTTEN
 from leadboxer_source.tables import TABLES
 from leadboxer_source.warehouses import empty_tables, is_empty_table, suit
 
@@ -132,7 +132,7 @@ def leadboxer_source(
             go_by_destination(dlt.current.source(), dlt.current.resource_state)
         try:
             yield from slices.users(dlt.current.resource_state, selected)
-            yield from empty_tables(dlt.current.source(), "users", "sessions", "events", "properties")
+            yield from empty_tables(dlt.current.source(), *COVERED)
         finally:
             metrics.update(slices.metrics())
 

@@ -8,13 +8,14 @@ from typing import Any, cast
 
 import dlt
 from dlt.common.schema.typing import PIPELINE_STATE_TABLE_NAME, TColumnSchema, TTableSchemaColumns
-from dlt.common.schema.utils import has_table_seen_data, new_table
+from dlt.common.schema.utils import new_table
 from dlt.destinations.adapters import bigquery_adapter
 from dlt.extract import DltResource, DltSource
 from dlt.extract.exceptions import DataItemRequiredForDynamicTableHints
 from dlt.extract.extractors import MaterializedEmptyList
 
-from leadboxer_source.destination import running_pipeline
+from leadboxer_source.destination import running_pipeline, was_made
+from leadboxer_source.state import COVERED
 from leadboxer_source.tables import TABLES
 
 BIGQUERY_PARTITIONED = {"sessions": "started_at", "events": "occurred_at"}
@@ -48,8 +49,6 @@ PostgreSQL would refuse for good; the keys of the tables do away with the second
 
 _TAKES_NO_ROWS = ("duckdb", "postgres")
 """Where a load without rows is known to make a table. The stand-ins for BigQuery and Snowflake do not end it."""
-
-_JOINED = ("users", "sessions", "events", "properties")
 
 
 def suit(source: DltSource) -> None:
@@ -101,10 +100,7 @@ def empty_tables(source: DltSource, *names: str) -> Iterator[list[Any]]:
     `is_empty_table`.
     """
     wanted = {name: source.selected_resources[name] for name in names if name in source.selected_resources}
-    tables = source.schema.tables
-    made = {source.schema.naming.normalize_table_identifier(name) for name in wanted} & tables.keys()
-    all_made = len(made) == len(wanted) and all(has_table_seen_data(tables[name]) for name in made)
-    if all_made or _running_destination() not in _TAKES_NO_ROWS:
+    if _running_destination() not in _TAKES_NO_ROWS or all(was_made(source.schema, name) for name in wanted):
         return
     # dlt 1.31 looks for the key in the row that is not there
     if not any(_hints(resource).get("x-merge-strategy") == "upsert" for resource in wanted.values()):
@@ -132,7 +128,7 @@ def create_indexes(pipeline: dlt.Pipeline) -> list[str]:
         statements = [
             f"CREATE INDEX IF NOT EXISTS {client.escape_column_name(f'{table}_by_' + '_'.join(columns))} "
             f"ON {client.make_qualified_table_name(table)} ({', '.join(map(client.escape_column_name, columns))})"
-            for table in _JOINED
+            for table in COVERED
             if table in loaded
             for columns in indexed(table)
         ]
