@@ -25,7 +25,6 @@ NAMES = ("address", "key", "dataset", "permission", "clock", "rate limit")
 """What is checked of an account, in this order."""
 
 _CLOCK_SECONDS = 120.0
-_GONE = (404, 410)
 _PROBE = "leadboxer_check"
 _IDS = {SESSIONS: ("leadId", "use_id"), EVENTS: ("sessionId", "session_id")}
 
@@ -215,7 +214,7 @@ def _permission(transport: Transport, config: Settings, users: list[Record]) -> 
             reply = transport.get(endpoint, f"leads/{endpoint}", {parameter: parent, "limit": 1, "site": config.site})
             records = records_of(reply, ("data", endpoint, "resultsList", "results", "items"))
         except errors.RequestRefused as refusal:
-            if refusal.status not in _GONE:
+            if not refusal.is_for_unknown:
                 return Finding("permission", "wrong", str(refusal), refusal.exit_code)
             told = f"The {endpoint} of somebody whom LeadBoxer has just listed are not known to it (404): check again."
             return Finding("permission", "doubtful", told)

@@ -141,7 +141,7 @@ class Client:
             query: dict[str, str | int] = {**parent, "limit": limit, "site": self._site}
             reply = self._transport.get(endpoint, f"leads/{endpoint}", query, resend=not once)
         except errors.RequestRefused as refusal:
-            if refusal.status in (404, 410):
+            if refusal.is_for_unknown:
                 return None
             raise
         return records_of(reply, ("data", endpoint, "resultsList", "results", "items"))

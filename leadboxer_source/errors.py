@@ -25,6 +25,13 @@ class ConfigurationInvalid(LeadBoxerError, TerminalException):
     exit_code = 4
 
 
+def extra_missing(what: str, extra: str) -> ConfigurationInvalid:
+    """Returns the error for something whose packages come with an extra that is not installed."""
+    return ConfigurationInvalid(
+        f"{what} needs an extra: pip install '.[{extra}]' in a clone; elsewhere write its path for the dot."
+    )
+
+
 class CredentialsRejected(LeadBoxerError, TerminalException):
     """The API answered 401: the key is missing, wrong or revoked."""
 
@@ -74,6 +81,11 @@ class RequestRefused(LeadBoxerError, TerminalException):
     def may_be_for_its_limit(self) -> bool:
         """Whether it may be that only the `limit` is larger than the API takes."""
         return self.status in (400, 413, 422)
+
+    @property
+    def is_for_unknown(self) -> bool:
+        """Whether the API does not know whom it was asked for, or not any more."""
+        return self.status in (404, 410)
 
 
 class ApiUnavailable(LeadBoxerError, TransientException):

@@ -18,7 +18,7 @@ from dlt.common.runtime import run_context
 from pyrate_limiter import AbstractBucket, InMemoryBucket, Rate, SQLiteBucket
 
 from leadboxer_source.clock import Clock
-from leadboxer_source.errors import ConfigurationInvalid, LimiterUnavailable
+from leadboxer_source.errors import LimiterUnavailable, extra_missing
 from leadboxer_source.settings import IN_PROCESS_ONLY, Settings
 
 _ANSWER_SECONDS = 10.0
@@ -98,7 +98,7 @@ def _redis(url: str, name: str, rates: list[Rate]) -> Store:
         from redis import Redis
         from redis.exceptions import RedisError
     except ImportError:
-        raise _extra_missing("redis") from None
+        raise extra_missing("This limiter_store", "redis") from None
     client = Redis.from_url(url, socket_timeout=_ANSWER_SECONDS, socket_connect_timeout=_ANSWER_SECONDS)
 
     @contextmanager
@@ -122,7 +122,7 @@ def _postgres(url: str, name: str, rates: list[Rate]) -> Store:
         from psycopg_pool import ConnectionPool
         from pyrate_limiter import PostgresBucket
     except ImportError:
-        raise _extra_missing("postgres") from None
+        raise extra_missing("This limiter_store", "postgres") from None
 
     @contextmanager
     def exclusively() -> Iterator[AbstractBucket]:
@@ -165,9 +165,3 @@ def _told(url: str, failure: type[Exception]) -> Iterator[None]:
 def _is_not_ours(record: logging.LogRecord) -> bool:
     """Leaves out what the pool logs of each attempt to connect: the error that ends them tells it once."""
     return _POOL not in record.getMessage()
-
-
-def _extra_missing(extra: str) -> ConfigurationInvalid:
-    return ConfigurationInvalid(
-        f"This limiter_store needs an extra: pip install '.[{extra}]' in a clone; elsewhere write its path for the dot."
-    )

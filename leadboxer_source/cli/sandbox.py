@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from leadboxer_source.errors import ConfigurationInvalid
+from leadboxer_source.errors import extra_missing
 
 
 class _Sandbox(click.Command):
@@ -32,7 +32,5 @@ def command(*, arguments: tuple[str, ...]) -> int:
     try:
         from leadboxer_source.sandbox.__main__ import main as serve
     except ImportError:
-        raise ConfigurationInvalid(
-            "The sandbox needs an extra: pip install '.[sandbox]' in a clone; elsewhere write its path for the dot."
-        ) from None
+        raise extra_missing("The sandbox", "sandbox") from None
     return serve(arguments)
