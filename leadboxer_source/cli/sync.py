@@ -27,7 +27,7 @@ from leadboxer_source.journal import Journal
 from leadboxer_source.memory import bound
 from leadboxer_source.plan import Plan, covered_of
 from leadboxer_source.report import Report
-from leadboxer_source.sync import is_plannable, sync
+from leadboxer_source.sync import SyncResult, is_plannable, sync
 
 
 @click.command(epilog="\b\nExample: leadboxer sync --destination duckdb --db leadboxer.duckdb --max-minutes 60")
@@ -87,19 +87,25 @@ def command(*, only: str | None, as_json: bool, **options: Any) -> int:
     else:
         named = {"leads": LISTING}
         requests = ", ".join(f"{count:,} {named.get(name, name)}" for name, count in result.requests.items())
-        why = ENDED.get(result.stopped, result.stopped).capitalize()
-        if account.get("end_date"):
-            is_all = result.stopped == "covered"
-            how = "All of that stretch is loaded" if is_all else f"{why}; run it again, it begins anew"
-        else:
-            is_all = result.complete
-            how = "All is covered" if is_all else f"{why}; run it again to go on"
-        if result.set_aside:
-            left = "1 user or session" if result.set_aside == 1 else f"{result.set_aside:,} users or sessions"
-            how += f"{', but' if is_all else '.'} {left} could not be read whole yet: "
-            how += "the table load_failures names them"
-        say(f"{how}.\nRead {_rows(result.loaded)} into {place}.\nRequests: {requests or 'none'}.")
+        say(_ending(result, is_one_off=bool(account.get("end_date"))))
+        say(f"Read {_rows(result.loaded)} into {place}.\nRequests: {requests or 'none'}.")
     return 0 if result.complete else STOPPED_WITH_PROGRESS
+
+
+def _ending(result: SyncResult, *, is_one_off: bool) -> str:
+    """Says how a sync ended, and what it could not read."""
+    why = ENDED.get(result.stopped, result.stopped).capitalize()
+    if is_one_off:
+        is_all = result.stopped == "covered"
+        how = "All of that stretch is loaded" if is_all else f"{why}; run it again, it begins anew"
+    else:
+        is_all = result.complete
+        how = "All is covered" if is_all else f"{why}; run it again to go on"
+    if not result.set_aside:
+        return f"{how}."
+    left = "1 user or session" if result.set_aside == 1 else f"{result.set_aside:,} users or sessions"
+    joint = ", but" if is_all else "."
+    return f"{how}{joint} {left} could not be read whole yet: the table load_failures names them."
 
 
 _ONE = {"users": "user", "sessions": "session", "events": "event", "properties": "property"}
