@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 from leadboxer_source.sandbox import hostile
@@ -109,7 +109,7 @@ def visit(visitor: Visitor, start_ms: int, hits: int) -> Visit:
     """Returns a visit with so many hits; one that goes on begins in the same way."""
     dice = Dice(visitor.seed, visitor.number, start_ms)
     channel = dice.weighted(_CHANNELS, _PASSED)
-    found = [hit for hit, _ in zip(_hits(dice, visitor, channel), range(hits), strict=False)]
+    found = list(islice(_hits(dice, visitor, channel), hits))
     if visitor.hostile:
         found = [_hostile(hit, visitor.number, place) for place, hit in enumerate(found)]
     return Visit(channel.name, found)
