@@ -28,7 +28,8 @@ def figures(*, quick: bool, rounds: int) -> Iterator[Figure]:  # noqa: ARG001 - 
             continue
         yield from _loaded(limit, world)
     for users, days in ((5_000, 300),) if quick else ((20_000, 300), (100_000, 366)):
-        yield _surveyed(users, days)
+        yield _surveyed(users, days, hostile=True)
+        yield _surveyed(users, days, hostile=False)
 
 
 def _loaded(limit: int, world: dict[str, Any]) -> Iterator[Figure]:
@@ -51,15 +52,16 @@ def _loaded(limit: int, world: dict[str, Any]) -> Iterator[Figure]:
     )
 
 
-def _surveyed(users: int, days: int) -> Figure:
+def _surveyed(users: int, days: int, *, hostile: bool) -> Figure:
+    """Hostile worlds come around the clock; in others, nights and weekends are quiet."""
     with tempfile.TemporaryDirectory(prefix="leadboxer-benchmark-") as folder:
-        desk = Desk(Path(folder)).with_world(World(seed=3, users=users, days=days, now_ms=NOW_MS))
+        desk = Desk(Path(folder)).with_world(World(seed=3, users=users, days=days, now_ms=NOW_MS, hostile=hostile))
         plan = _plan(desk, 10)
         desk.server.stop()
     visits = sum(desk.world.user_record(user, NOW_MS)["total_number_visits"] for user in desk.world.user_ids())
     planned = plan.estimates[0].requests["events"]
     return Figure(
-        f"planned sessions, {users:,} users over {days} days, {plan.spent} pages",
+        f"planned sessions, {users:,} users over {days} days{'' if hostile else ' of work'}, {plan.spent} pages",
         f"{planned:,}",
         f"there are {visits:,}",
         planned / visits,

@@ -59,13 +59,13 @@ class Plan:
         since_ms: From when on users are wanted.
         rate_limit: Requests and seconds; `None` if unlimited.
         spent: Requests that the plan itself took.
-        page_size: Users that come on a page.
         estimates: Of everything, and of what is cheaper.
         listed_users: Users that were really listed.
         listed_ms: Length of the stretches in which everybody was listed.
         span_ms: Length of all that is to be loaded.
         doubt: By what share the estimate may be wrong.
         visits_told: Whether the listing tells how many visits a user has; otherwise one is assumed for each.
+        hours_told: Whether it was seen how busy the hours of a day are; otherwise all are taken to be alike.
         pieces: The users over time, from which the rest of a load is estimated: start, end, users, visits.
     """
 
@@ -74,13 +74,13 @@ class Plan:
     since_ms: int
     rate_limit: tuple[int, float] | None
     spent: int
-    page_size: int
     estimates: list[Estimate]
     listed_users: int
     listed_ms: int
     span_ms: int
     doubt: float
     visits_told: bool
+    hours_told: bool
     pieces: list[tuple[int, int, float, float]] = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -324,13 +324,13 @@ def _survey(
         since_ms=since,
         rate_limit=rate,
         spent=spent + survey.spent,
-        page_size=survey.page_size,
         estimates=variants(pieces, spans, rate, survey.page_size, all_kinds=all_kinds),
         listed_users=round(sum(piece.users for piece in pieces if piece.listed)),
         listed_ms=sum(piece.stretch.hi - piece.stretch.lo for piece in pieces if piece.listed),
         span_ms=sum(span.hi - span.lo for span in spans),
-        doubt=sum(piece.doubt for piece in pieces) / users if users else 0.0,
+        doubt=survey.doubt() / users if users else 0.0,
         visits_told=survey.visits_told,
+        hours_told=survey.hours_told,
         pieces=[(*piece.stretch, round(piece.users, 3), round(piece.visits, 3)) for piece in pieces],
     )
 

@@ -1,17 +1,19 @@
 """How many users were last seen when, from a few pages of the listing: pure.
 
 A page shows the newest users of a window, so it lists a stretch of time completely. A survey chooses windows that
-together bound the rest best, and estimates what lies between two listed stretches from the density in both.
+together bound the rest best, and estimates what lies between two listed stretches from the density in both, as busy as
+the hours between them are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from leadboxer_source.client import Page
 from leadboxer_source.coverage import Stretch, add, clip, holes
+from leadboxer_source.rhythm import Rhythm, Sample, rhythm_of
 from leadboxer_source.rows import last_activity_ms, number_or_none
 from leadboxer_source.settings import DAY_MS
 
@@ -54,7 +56,6 @@ class Piece(NamedTuple):
         companies: How many of the users are identified companies.
         company_visits: The visits of these.
         listed: Whether they were listed, not estimated.
-        doubt: By how many users the estimate may be wrong.
     """
 
     stretch: Stretch
@@ -63,7 +64,6 @@ class Piece(NamedTuple):
     companies: float
     company_visits: float
     listed: bool
-    doubt: float = 0.0
 
     def part(self, within: Stretch) -> float:
         """Returns the share of the piece that lies within a stretch."""
@@ -79,14 +79,13 @@ class _Listed(NamedTuple):
     cut: int
 
     @property
-    def density(self) -> float:
-        """Users in a millisecond."""
-        # a stretch that ends where a user is seen holds more than its share
-        return max(len(self.seen) - self.cut, 0) / (self.stretch.hi - self.stretch.lo)
+    def inside(self) -> int:
+        """Users without those at its ends: a stretch that ends where a user is seen holds more than its share."""
+        return max(len(self.seen) - self.cut, 0)
 
 
 class Point(NamedTuple):
-    """A density (users in a millisecond) and the age at which it was found, in milliseconds."""
+    """A density (users in a millisecond) and the age at which it was found, in milliseconds of the rhythm."""
 
     age: float
     density: float
@@ -118,10 +117,16 @@ class Survey:
         self._most = most
         self._spans = add([], spans)
         self._listed: list[_Listed] = []
+        self._rhythm = Rhythm()
         self._known: set[str] = set()
         self._token: str | None = None
         self._reached = self._spans[-1].hi if self._spans else 0
         self._total: int | None = None
+
+    @property
+    def hours_told(self) -> bool:
+        """Whether it was seen how busy the hours of a day are."""
+        return any(sample.stretch.hi - sample.stretch.lo >= DAY_MS for sample in self._samples())
 
     @property
     def page_size(self) -> int:
@@ -147,9 +152,9 @@ class Survey:
         left = (self._most - self.spent) * self._largest
         if not gaps or (on and expected <= 0.9 * left):
             return on if gaps else None
-        if sum(self._doubt(gap) for gap in gaps) <= _SURE_ENOUGH * (listed + expected):
+        if self.doubt() <= _SURE_ENOUGH * (listed + expected):
             return None
-        for gap in sorted(gaps, key=self._doubt, reverse=True):
+        for gap in sorted(gaps, key=lambda gap: self._bias(gap) + self._chance(gap), reverse=True):
             if middle := self._middle(gap):
                 window = Stretch(gap.lo, middle)
                 return Ask(window, window)
@@ -185,6 +190,7 @@ class Survey:
             cut = 0 if whole else 1 if is_chain else 2
             self._listed.append(_Listed(Stretch(lo, top), [user for user in seen if lo <= user.last_ms < top], cut))
             self._listed.sort(key=lambda part: part.stretch)
+            self._rhythm = rhythm_of(self._samples())
 
     def pieces(self) -> list[Piece]:
         """Returns what is to be loaded, newest first."""
@@ -192,11 +198,23 @@ class Survey:
         gaps = self._gaps()
         scale = 1.0
         expected = sum(self._estimate(gap) for gap in gaps)
-        if self._total is not None and expected and not self._covered:
+        if self._is_counted and self._total is not None and expected:
             scale = max(0.0, self._total - sum(len(part.seen) for part in self._listed)) / expected
         for gap in gaps:
-            found += self._between(gap, scale, known=self._total is not None and not self._covered)
+            found += self._between(gap, scale)
         return sorted(found, key=lambda piece: piece.stretch, reverse=True)
+
+    def doubt(self) -> float:
+        """Returns by how many users the pieces may be wrong."""
+        if self._is_counted:
+            return 0.0
+        gaps = self._gaps()
+        return sum(self._bias(gap) for gap in gaps) + math.hypot(*(self._chance(gap) for gap in gaps))
+
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the API has told how many users there are."""
+        return self._total is not None and not self._covered
 
     def _gaps(self) -> list[Stretch]:
         """What is to be loaded and was not listed."""
@@ -209,25 +227,59 @@ class Survey:
         after = [part for part in self._listed if part.stretch.lo >= gap.hi]
         return (before[-1] if before else None), (after[0] if after else None)
 
+    def _samples(self) -> Iterator[Sample]:
+        """When people were active: all in what was listed, and whoever was listed when they were first seen.
+
+        That moment is of any hour, where the listed stretches may all be evenings; but not if it lies in one itself.
+        """
+        for part in self._listed:
+            if part.inside:
+                yield Sample(part.stretch, [user.last_ms for user in part.seen])
+        firsts = [
+            user.first_ms
+            for part in self._listed
+            for user in part.seen
+            if user.first_ms is not None and user.first_ms < part.stretch.lo - DAY_MS
+        ]
+        if firsts:
+            yield Sample(Stretch(min(firsts), max(firsts) + 1), firsts)
+
+    def _age(self, instant_ms: float) -> float:
+        """How long ago that is, by the rhythm."""
+        return self._rhythm.at(self._spans[-1].hi) - self._rhythm.at(int(instant_ms))
+
     def _borders(self, gap: Stretch) -> tuple[Point, Point]:
         """What is known of the density at the newer and at the older end."""
-        now = self._spans[-1].hi
         before, after = self._neighbours(gap)
-        known = [Point(now - (part.stretch.lo + part.stretch.hi) / 2, part.density) for part in (after, before) if part]
+        known = [
+            Point(
+                (self._age(part.stretch.lo) + self._age(part.stretch.hi)) / 2,
+                part.inside / self._rhythm.between(part.stretch),
+            )
+            for part in (after, before)
+            if part
+        ]
         return known[0], known[-1]
 
     def _estimate(self, gap: Stretch, within: Stretch | None = None) -> float:
         """Users in a gap, or in a part of it."""
-        now, part = self._spans[-1].hi, within or gap
+        part = within or gap
         newer, older = self._borders(gap)
-        return users_between(newer, older, now - gap.hi, now - gap.lo, now - part.hi, now - part.lo)
+        ages = (self._age(end) for end in (gap.hi, gap.lo, part.hi, part.lo))
+        return users_between(newer, older, *ages)
 
-    def _doubt(self, gap: Stretch) -> float:
+    def _bias(self, gap: Stretch) -> float:
         """By how many users the estimate may be wrong: as if either border's density held all the way."""
         newer, older = (border.density for border in self._borders(gap))
+        length = self._rhythm.between(gap)
         if None in self._neighbours(gap):
-            return max(older, newer) * (gap.hi - gap.lo)
-        return abs(older - newer) / 2 * (gap.hi - gap.lo)
+            return max(older, newer) * length
+        return abs(older - newer) / 2 * length
+
+    def _chance(self, gap: Stretch) -> float:
+        """By how many users it may be wrong as few were seen at the borders: twice the standard error of their mean."""
+        few = sum(1 / (part.inside + 1) for part in self._neighbours(gap) if part)
+        return self._estimate(gap) * math.sqrt(few)
 
     def _middle(self, gap: Stretch) -> int | None:
         """The end of the day in the middle of a gap, as its age counts; `None` where days cannot cut it."""
@@ -254,23 +306,21 @@ class Survey:
         owed, company_owed = (sum(self._owed(user) for user in users) for users in (seen, companies))
         return Piece(span, len(seen), owed, len(companies), company_owed, listed=True)
 
-    def _between(self, gap: Stretch, scale: float, *, known: bool) -> list[Piece]:
+    def _between(self, gap: Stretch, scale: float) -> list[Piece]:
         """A gap in pieces, its density and its users as those around it."""
         near = [user for part in self._neighbours(gap) if part for user in part.seen]
         near = near or [user for part in self._listed for user in part.seen]
         if not near:
             return []
         alike = self._piece(gap, near)
-        length = gap.hi - gap.lo
-        step = max(DAY_MS, length // _CUTS + 1)
+        step = max(DAY_MS, (gap.hi - gap.lo) // _CUTS + 1)
         found = []
         for start in range(gap.lo, gap.hi, step):
             span = Stretch(start, min(start + step, gap.hi))
             users = self._estimate(gap, span) * scale
             each = users / len(near)
-            doubt = 0.0 if known else self._doubt(gap) * (span.hi - span.lo) / length
             visits, companies, theirs = alike.visits * each, alike.companies * each, alike.company_visits * each
-            found.append(Piece(span, users, visits, companies, theirs, listed=False, doubt=doubt))
+            found.append(Piece(span, users, visits, companies, theirs, listed=False))
         return found
 
     def _owed(self, user: Seen) -> float:

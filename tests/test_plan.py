@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from leadboxer_source.coverage import Stretch, add
 from leadboxer_source.errors import ConfigurationInvalid
 from leadboxer_source.plan import Plan, covered_of, make_plan
 from leadboxer_source.sandbox import World
+from leadboxer_source.sandbox.chance import Dice, moment
 from leadboxer_source.settings import DAY_MS, RateLimit, Settings, parse_instant
 from leadboxer_source.survey import MOST_REQUESTS, Survey
 from leadboxer_source.sync import RESOURCES
@@ -210,6 +213,26 @@ def test_the_command_prints_requests_hours_and_how_sure_it_is(
     assert json.loads(capsys.readouterr().out)["estimates"][0]["what"] == "everything"
 
 
+def surveyed(times: Sequence[int], spans: list[Stretch], page_size: int, first_ms: Sequence[int] = ()) -> Survey:
+    """A survey of users of two visits who were last active then, and first at the same place of `first_ms`."""
+    survey = Survey(spans, [], page_size)
+    users = [
+        {"use_id": f"{at}.{number}", "lastEvent": at, "total_number_visits": 2, "first_session_unix_timestamp": first}
+        for number, (at, first) in enumerate(zip_longest(times, first_ms))
+    ]
+    users.sort(key=lambda user: -int(str(user["lastEvent"])))
+    rests: dict[str, list[dict[str, Any]]] = {}
+    while (ask := survey.next()) is not None:
+        if ask.token is None:
+            rest = [user for user in users if ask.asked.lo <= int(str(user["lastEvent"])) < ask.asked.hi]
+        else:
+            rest = rests[ask.token]
+        token = str(len(rests))
+        rests[token] = rest[page_size:]
+        survey.add(ask, Page(rest[:page_size], token, None, None))
+    return survey
+
+
 @given(
     st.lists(st.integers(0, 40 * DAY_MS - 1), max_size=60, unique=True),
     st.integers(1, 12),
@@ -219,16 +242,7 @@ def test_a_survey_ends_and_its_pieces_lie_side_by_side_in_what_is_to_be_loaded(
     times: list[int], page_size: int, stretches: list[tuple[int, int]]
 ) -> None:
     spans = add([], [Stretch(lo * DAY_MS, (lo + days) * DAY_MS) for lo, days in stretches]) or [Stretch(0, 40 * DAY_MS)]
-    survey = Survey(spans, [], page_size)
-    served: dict[str, list[int]] = {}
-    while (ask := survey.next()) is not None:
-        if ask.token is None:
-            rest = sorted((at for at in times if ask.asked.lo <= at < ask.asked.hi), reverse=True)
-        else:
-            rest = served[ask.token]
-        served["on"] = rest[page_size:]
-        users = [{"use_id": f"{at}.1", "lastEvent": at, "total_number_visits": 2} for at in rest[:page_size]]
-        survey.add(ask, Page(users, "on", None, None))
+    survey = surveyed(times, spans, page_size)
     assert survey.spent <= MOST_REQUESTS
     pieces = survey.pieces()
     assert sum(piece.stretch.hi - piece.stretch.lo for piece in pieces) == sum(span.hi - span.lo for span in spans)
@@ -240,6 +254,35 @@ def test_a_survey_ends_and_its_pieces_lie_side_by_side_in_what_is_to_be_loaded(
     if len(listed) == len(pieces):
         assert sum(piece.users for piece in pieces) == len(wanted)
         assert sum(piece.visits for piece in pieces) == 2 * len(wanted)
+
+
+def at_work(count: int, since_ms: int, until_ms: int, seed: int) -> list[int]:
+    """When people visit a website of use at work, who live in Europe or America."""
+    dice = Dice(seed, count)
+    return [moment(since_ms, until_ms, dice.random(), dice.pick((1, 1, -5))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("age_days", [0, 2, 5])
+@pytest.mark.parametrize(("users", "days", "page_size"), [(20_000, 300, 500), (60_000, 60, 500), (3_000, 120, 100)])
+def test_nights_and_weekends_are_known_to_be_quiet(users: int, days: int, page_size: int, age_days: int) -> None:
+    """A page lists the end of a day, or a few days: it says little of mornings and weekends by itself."""
+    until = NOW_MS - age_days * DAY_MS + age_days * 3_600_000
+    span = Stretch((until // DAY_MS - days) * DAY_MS, until)
+    firsts = at_work(users, span.lo - 200 * DAY_MS, span.lo, seed=1)
+    survey = surveyed(at_work(users, *span, seed=2), [span], page_size, firsts)
+    found = sum(piece.users for piece in survey.pieces())
+    assert found == pytest.approx(users, rel=CLOSE)
+    assert abs(found - users) <= max(survey.doubt(), 0.02 * users)
+
+
+def test_a_plan_says_when_it_could_not_see_how_quiet_the_nights_are(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody came twice, and no page holds a day."""
+    desk.with_world(World(seed=3, users=2_000, days=20, now_ms=NOW_MS, sessions_per_user=0)).reading(max_limit=20)
+    desk.configure(monkeypatch)
+    assert main(["plan"]) == 0
+    assert "how quiet the nights are is not seen" in capsys.readouterr().out
 
 
 def test_the_page_on_limits_shows_what_the_planner_counts() -> None:

@@ -131,13 +131,13 @@ def planned(**told: Any) -> Plan:
         since_ms=NOW_MS - 100 * DAY_MS,
         rate_limit=(10, 60.0),
         spent=10,
-        page_size=500,
         estimates=[guessed],
         listed_users=0,
         listed_ms=0,
         span_ms=100 * DAY_MS,
         doubt=0.1,
         visits_told=True,
+        hours_told=True,
         pieces=[(*day, 100.0, 300.0) for day in days],
     )
     return replace(made, **told)

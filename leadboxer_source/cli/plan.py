@@ -18,7 +18,7 @@ from leadboxer_source.cli.terminal import Terminal, say
 from leadboxer_source.configured import configured
 from leadboxer_source.journal import Journal
 from leadboxer_source.plan import Plan, covered_of, make_plan
-from leadboxer_source.settings import DAY_MS, RateLimit
+from leadboxer_source.settings import RateLimit
 
 
 @click.command(epilog="\b\nExample: leadboxer plan --start-date 2026-01-01")
@@ -89,8 +89,8 @@ def sureness(plan: Plan) -> str:
             f";\n{plan.listed_ms / max(plan.span_ms, 1):.0%} of the time was looked at, the rest is taken to be as its "
             f"neighbours: within {max(plan.doubt, 0.01):.0%}."
         )
-        if users * DAY_MS > plan.page_size * plan.span_ms:
-            told += "\nA page holds less than a day: the rhythm of the day is not seen, so it may be further off."
+        if not plan.hours_told:
+            told += "\nA page holds less than a day: how quiet the nights are is not seen, so it may be further off."
     if users and not plan.visits_told:
         told += "\nThe listing does not tell how many visits a user has; one is assumed: events will be more."
     return told
