@@ -410,8 +410,12 @@ class Slice:
         return (self._until() // DAY_MS - settings.RETENTION_DAYS) * DAY_MS
 
     def _until(self) -> int:
-        """Where the newest hole ends: at the server's clock when the run began, as far as it is known yet."""
-        return self._config.end_ms or self._start_ms or self._now_ms()
+        """Where the newest hole ends: at the server's clock when the run began, as far as it is known yet.
+
+        A one-off ends earlier if its end date does; where that lies ahead, nobody can have been seen there.
+        """
+        began_ms = self._start_ms or self._now_ms()
+        return began_ms if self._config.end_ms is None else min(self._config.end_ms, began_ms + DAY_MS)
 
     def _now_ms(self) -> int:
         return int(self._clock.time() * 1000)

@@ -201,6 +201,16 @@ def test_a_one_off_is_read_in_one_run_however_long_it_takes(desk: Desk) -> None:
     assert desk.requests()["sessions"] == report.handed > 20
 
 
+@pytest.mark.parametrize("end_date", ["2026-11-21", "2999-01-01"])
+@pytest.mark.parametrize("wrong_by_s", [0, -5 * DAY_S, 5 * DAY_S])
+def test_a_one_off_that_ends_in_the_future_reads_all_there_is(desk: Desk, end_date: str, wrong_by_s: int) -> None:
+    wrong: Any = SkewedClock(desk.clock, wrong_by_s)
+    report = desk.load(end_date=end_date, clock=wrong)
+    assert report.complete
+    desk.assert_equal_to_truth()
+    assert desk.requests()["leads"] < 40
+
+
 def test_a_one_off_tells_what_it_could_not_read(desk: Desk) -> None:
     poisoned = max(desk.world.truth().sessions, key=lambda session: session["lastEvent"])["session_id"]
     desk.server.faults.poison(poisoned, "400")
