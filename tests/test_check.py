@@ -259,6 +259,7 @@ def test_a_check_of_a_folder_leaves_nothing_that_a_load_would_stumble_over(
     checked: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, there: str
 ) -> None:
     monkeypatch.setenv("DESTINATION__FILESYSTEM__BUCKET_URL", "bucket")
+    monkeypatch.setenv("SOURCES__LEADBOXER__RATE_LIMIT", "unlimited")
     Path(there).mkdir(parents=True, exist_ok=True)
     code, findings = checked("--destination", "filesystem")
     assert (code, findings["destination"]["state"]) == (0, "fine")

@@ -36,6 +36,7 @@ ORDER = [
     "failures",
     "children",
     "report",
+    "rhythm",
     "survey",
     "plan",
     "journal",
@@ -80,7 +81,7 @@ def test_arrows_point_one_way() -> None:
 
 
 def test_what_decides_knows_no_clock_and_no_network() -> None:
-    for name in ("coverage", "rows", "tables", "state"):
+    for name in ("coverage", "rows", "tables", "state", "rhythm"):
         text = (PACKAGE / f"{name}.py").read_text()
         assert "import time" not in text
         assert "requests" not in imports_of(PACKAGE / f"{name}.py")
