@@ -275,6 +275,16 @@ class Children:
             self.failures.tell(name, parent_id, told)
         return answer.records
 
+    def warn_of_silence(self) -> None:
+        """Warns of an endpoint that had nothing for anybody: no error tells such an outage from visits that expired."""
+        for name, of_whom in ((SESSIONS, "users"), (EVENTS, "sessions")):
+            answered = self.asked[name] - len(self.failures.set_aside[name])
+            if not self.loaded[name] and answered > settings.MAX_FAILURES:
+                logger.warning(
+                    f"LeadBoxer had no {name} for any of {answered} {of_whom}, which count as read now: if they have "
+                    "some, run `leadboxer resync --since DATE` once it names them."
+                )
+
     def settle_vanished(self) -> None:
         """Drops users who were set aside and have become part of somebody else; whoever that is was read since."""
         for user_id in self._vanished & set(self.failures.set_aside[SESSIONS]):

@@ -361,6 +361,7 @@ class Slice:
             self._report.until_ms = claim_top
             if self._stopped == "covered":
                 self.children.settle_vanished()
+        self.children.warn_of_silence()
         if self.children.exhausted is not None:
             self._stopped = "quota"
         covered = add(self._loaded, self._staged)

@@ -15,6 +15,7 @@ from leadboxer_source.cli import main
 from leadboxer_source.errors import ApiUnavailable
 from leadboxer_source.sandbox import Faults, Profile, World
 from leadboxer_source.sandbox.faults import RETRYABLE
+from leadboxer_source.upkeep import resync
 from tests.conftest import NOW_MS, Desk
 from tests.oracle import HandClock, Order
 from tests.test_oracle import InMemoryMachine
@@ -188,6 +189,26 @@ def test_an_endpoint_that_knows_nobody_for_a_while_loses_nothing(desk: Desk, end
     desk.load()
     assert desk.rows("SELECT count(*) FROM load_failures") == [(0,)]
     desk.assert_equal_to_truth()
+
+
+@pytest.mark.parametrize("endpoint", ["sessions", "events"])
+def test_an_endpoint_that_has_nothing_for_anybody_is_warned_of(
+    desk: Desk, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("leadboxer_source.children.logger.warning", told.append)
+    desk.server.faults = Faults({"empty_list": 1.0}, endpoints=[endpoint])
+    assert desk.load().complete
+    assert [f"LeadBoxer had no {endpoint} for any of " in sentence for sentence in told] == [True]
+    desk.server.faults = Faults()
+    told.clear()
+    desk.clock.advance(3_600)
+    desk.world.return_user(desk.world.user_ids()[0], desk.now_ms - 600_000)
+    desk.load()
+    resync(desk.pipeline(), "2025-01-01", site=desk.world.site)
+    desk.load()
+    desk.assert_equal_to_truth()
+    assert told == []
 
 
 def test_what_a_one_off_could_not_read_is_named(desk: Desk) -> None:

@@ -16,7 +16,7 @@ RETRYABLE = (
 NAMES = frozenset(
     {
         *RETRYABLE, "429_bare", "429_zero", "429_negative", "429_absurd", "daily_quota", "400", "401", "402", "403",
-        "404", "timeout_after", "endless_drip", "wrong_type", "redirect_other_host",
+        "404", "empty_list", "timeout_after", "endless_drip", "wrong_type", "redirect_other_host",
     }
 )  # fmt: skip
 """Every fault the server can make."""

@@ -270,6 +270,7 @@ class Sandbox:
             "html_200": lambda: Answer(200, b"<html><h1>Sign in</h1></html>", {"Content-Type": "text/html"}),
             "response_code": lambda: _json(200, {"responseCode": 17, "responseMessage": "Try again"}),
             "empty_body": lambda: Answer(200, b""),
+            "empty_list": lambda: _json(200, []),
             "redirect_other_host": lambda: Answer(301, b"", {"Location": f"http://127.0.0.2:1{path}"}),
             "reset": lambda: Answer(0, b""),
         }
