@@ -27,7 +27,6 @@ class Budgets:
 
     def __init__(self, config: Settings, clock: Clock, traffic: Traffic, children: Children, report: Report) -> None:
         self.lifted = False
-        self._chunk_size = config.chunk_size
         self._max_requests = config.max_requests
         # a one-off marks nothing: a run after it would begin anew, and come no further
         self._max_minutes = config.max_minutes if config.end_ms is None else None
@@ -58,11 +57,11 @@ class Budgets:
         """Tells whether time may be up before so many visits are read, after all of those who were handed out."""
         return not self.lifted and self._seconds_left() < self._children.expected_seconds(visits)
 
-    def chunk_size(self) -> int:
-        """Users that may be handed out before the budgets are looked at again."""
+    def is_dear(self, users: int, visits: int) -> bool:
+        """Tells whether so many users, with so many visits, may take more requests than are left."""
         if self.lifted or self._max_requests is None:
-            return self._chunk_size
-        return max(1, min(self._chunk_size, self._max_requests - self._requests()))
+            return False
+        return self._requests() + self._children.expected_requests(users, visits) > self._max_requests
 
     def _seconds_left(self) -> float:
         if self._max_minutes is None:

@@ -167,6 +167,10 @@ class Children:
         """Estimates how long the lanes need for what they hold; they work side by side."""
         return max(lane.seconds_for(lane.backlog) for lane in self._lanes.values())
 
+    def expected_requests(self, users: int, visits: int) -> int:
+        """Estimates the requests that so many users take, who have so many visits."""
+        return users + visits if self._with_events else users
+
     def expected_seconds(self, visits: int) -> float:
         """Estimates how long it takes until all is read of those handed out, and of so many visits more."""
         if not self._with_events:

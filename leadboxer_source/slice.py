@@ -7,7 +7,7 @@ run are committed together or not at all, and a run that is closed early claims 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from dlt.common import logger
@@ -197,7 +197,6 @@ class Slice:
             del listing  # the next one is listed without it in memory
             hole = next(iter(holes(add(self._loaded, self._staged), self._since(), self._until())), None)
             window = window_of(hole, days) if hole else None
-            yield from self._costs()
             # a run that has only seen that nothing is new goes on by a window, or none would ever get further
             must_go_on = not (is_older or self._progressed or self._report.stopping)
             if window is not None and not must_go_on and (reason := self._budgets.spent()):
@@ -233,7 +232,6 @@ class Slice:
         """Yields the rows of a window's users in chunks; returns False if a budget ended it."""
         chunk: list[Listed] = []
         owed: dict[str, int] = {}
-        size = self._budgets.chunk_size()
         wanted = sum(self._is_wanted(user, listing.window) for user in listing.unordered())
         self._report.listed = self._report.handed + wanted
         for user in listing.users():
@@ -243,23 +241,31 @@ class Slice:
             # users of one millisecond stay together: a border between them could not be claimed, nor ever be passed
             together = chunk and user.last_event_ms is not None and user.last_event_ms == chunk[-1].last_event_ms
             visits = _visits(user) if owes else 0
-            is_late = bool(owes and owed) and self._budgets.is_late(sum(owed.values()) + visits)
-            if not together and (len(chunk) >= _ROWS_AT_ONCE or is_late or (owes and len(owed) >= size)):
+            is_full = bool(owes and owed) and self._is_full(owed, visits)
+            if not together and (len(chunk) >= _ROWS_AT_ONCE or is_full):
                 if not (yield from self._send(chunk, owed)):
                     return False
                 if listing.settled and not self._budgets.lifted and user.last_event_ms is not None:
                     # whoever is older than the window is handed out all the same; what lies below was not listed whole
                     self._stage(Stretch(max(user.last_event_ms + 1, listing.window.lo), listing.window.hi))
-                chunk, owed, size = [], {}, self._budgets.chunk_size()
+                chunk, owed = [], {}
             chunk.append(user)
             if owes:
                 owed[user.user_id] = visits
         return not chunk or (yield from self._send(chunk, owed))
 
+    def _is_full(self, owed: Mapping[str, int], visits: int) -> bool:
+        """Whether a chunk has as many users who owe something as it may, or one more visitor could break a budget."""
+        visits += sum(owed.values())
+        return (
+            len(owed) >= self._config.chunk_size
+            or self._budgets.is_late(visits)
+            or self._budgets.is_dear(len(owed) + 1, visits)
+        )
+
     def _send(self, chunk: list[Listed], owed: dict[str, int]) -> Generator[Rows | None, None, bool]:
         """Yields a chunk once the lanes have room for it, unless a budget is spent; the first of a run always goes."""
         if owed:
-            yield from self._costs()
             if self._budgets.is_late(sum(owed.values())):
                 yield from self.children.sessions_read()  # of those who came back, most are loaded already
             while not self.children.have_room() and not self._report.stopping:
@@ -274,12 +280,15 @@ class Slice:
         self.children.owe(owed)
         self._tell()
         yield self._rows(chunk)
+        yield from self._costs()
         return True
 
     def _costs(self) -> Iterator[None]:
         """Waits, where requests are counted: what a chunk costs is known only once its sessions are."""
-        if self._budgets.counts_requests:
-            yield from self._rest()
+        if self._budgets.counts_requests and self._wants_children:
+            for _ in self.children.sessions_read():
+                self._tell()
+                yield None
 
     def _relist(self) -> Polled:
         """Reads the users of the last days again, for changes that move nothing; asks for no sessions."""

@@ -201,6 +201,18 @@ def test_a_one_off_is_read_in_one_run_however_long_it_takes(desk: Desk) -> None:
     assert desk.requests()["sessions"] == report.handed > 20
 
 
+def test_a_budget_of_requests_is_exceeded_by_little(desk: Desk) -> None:
+    """By what one user has done at the most, and by the last look."""
+    desk.with_world(World(seed=4, users=60, days=20, now_ms=NOW_MS, sessions_per_user=3, hostile=False))
+    most_visits = max(len(desk.world.session_records(user) or ()) for user in desk.world.user_ids())
+    taken = []
+    while not (report := desk.load(max_requests=60)).complete:
+        taken.append(sum(report.requests.values()))
+        assert len(taken) < 10
+    desk.assert_equal_to_truth()
+    assert 60 <= min(taken) <= max(taken) <= 60 + most_visits + 10
+
+
 @pytest.mark.parametrize("end_date", ["2026-11-21", "2999-01-01"])
 @pytest.mark.parametrize("wrong_by_s", [0, -5 * DAY_S, 5 * DAY_S])
 def test_a_one_off_that_ends_in_the_future_reads_all_there_is(desk: Desk, end_date: str, wrong_by_s: int) -> None:
