@@ -66,7 +66,7 @@ CHILD_LIMIT_FACTOR = 10
 """How much more is asked for when an answer was full."""
 
 CHUNK_SIZE = 50
-"""Users handed out between two looks at the budgets: what a spent budget overshoots by."""
+"""Users handed out between two looks at the budgets, at the most: what was begun when one is spent is finished."""
 
 MAX_MINUTES = 15.0
 """Length of a slice. dlt commits a run whole or not at all, so this is what a crash can cost."""

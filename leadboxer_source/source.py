@@ -72,7 +72,7 @@ def leadboxer_source(
         rate_limit: Requests that each endpoint allows, such as `10/minute`.
         max_minutes: After how long no more users are handed out; `None` for no limit.
         max_requests: After how many requests no more users are handed out.
-        chunk_size: Users handed out at a time: what a spent budget overshoots by.
+        chunk_size: Users handed out at a time, at the most: fewer where a budget comes to its end.
         settle_seconds: How long an event may take to become visible; what is newer is loaded but not claimed.
         relist_days: Reads the rows of users of so many days again.
         display: Kinds of users: any of `company`, `person`, `unidentified`, joined by `;`. All if not given.
