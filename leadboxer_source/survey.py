@@ -198,23 +198,23 @@ class Survey:
         gaps = self._gaps()
         scale = 1.0
         expected = sum(self._estimate(gap) for gap in gaps)
-        if self._is_counted and self._total is not None and expected:
-            scale = max(0.0, self._total - sum(len(part.seen) for part in self._listed)) / expected
+        if self._counted is not None and expected:
+            scale = max(0.0, self._counted - sum(len(part.seen) for part in self._listed)) / expected
         for gap in gaps:
             found += self._between(gap, scale)
         return sorted(found, key=lambda piece: piece.stretch, reverse=True)
 
     def doubt(self) -> float:
         """Returns by how many users the pieces may be wrong."""
-        if self._is_counted:
+        if self._counted is not None:
             return 0.0
         gaps = self._gaps()
         return sum(self._bias(gap) for gap in gaps) + math.hypot(*(self._chance(gap) for gap in gaps))
 
     @property
-    def _is_counted(self) -> bool:
-        """Whether the API has told how many users there are."""
-        return self._total is not None and not self._covered
+    def _counted(self) -> int | None:
+        """How many users are to be loaded, if the API tells."""
+        return None if self._covered else self._total
 
     def _gaps(self) -> list[Stretch]:
         """What is to be loaded and was not listed."""
@@ -254,7 +254,7 @@ class Survey:
         known = [
             Point(
                 (self._age(part.stretch.lo) + self._age(part.stretch.hi)) / 2,
-                part.inside / self._rhythm.between(part.stretch),
+                part.inside / max(1.0, self._rhythm.between(part.stretch)),  # a moment at night may be none
             )
             for part in (after, before)
             if part
