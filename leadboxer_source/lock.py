@@ -52,4 +52,4 @@ def is_held(pipeline: dlt.Pipeline) -> bool:
 def _lock_of(pipeline: dlt.Pipeline) -> FileLock:
     # beside the working directory, not in it: dlt removes that one when it starts a pipeline anew
     name = f".{pipeline.pipeline_name}.leadboxer.lock"
-    return FileLock(Path(pipeline.pipelines_dir) / name, timeout=_PATIENCE_SECONDS, poll_interval=0.01)
+    return FileLock(Path(pipeline.pipelines_dir) / name, timeout=_PATIENCE_SECONDS)
