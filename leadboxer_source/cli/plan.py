@@ -85,12 +85,10 @@ def sureness(plan: Plan) -> str:
     if plan.listed_users >= users:
         told += "; nothing is guessed but the listing's own cost."
     else:
-        told += (
-            f";\n{plan.listed_ms / max(plan.span_ms, 1):.0%} of the time was looked at, the rest is taken to be as its "
-            f"neighbours: within {max(plan.doubt, 0.01):.0%}."
-        )
+        looked_at, doubt = plan.listed_ms / max(plan.span_ms, 1), max(plan.doubt, 0.01)
+        told += f";\n{looked_at:.0%} of the time was looked at, the rest is taken to be like it: within {doubt:.0%}."
         if not plan.hours_told:
-            told += "\nA page holds less than a day: how quiet the nights are is not seen, so it may be further off."
+            told += "\nNo page holds a day, so how quiet nights are is not seen: it may be further off."
     if users and not plan.visits_told:
-        told += "\nThe listing does not tell how many visits a user has; one is assumed: events will be more."
+        told += "\nHow many visits users have is not told; one each is assumed: events will be more."
     return told
