@@ -216,7 +216,8 @@ def test_an_expired_certificate_is_told(bench: Bench, tmp_path: Path, monkeypatc
 
 
 def test_every_fault_of_the_sandbox_is_in_the_table() -> None:
-    assert set(FAULTS) == NAMES
+    # an empty list is an answer: whether it is true no client can tell (docs/promises.md)
+    assert set(FAULTS) == NAMES - {"empty_list"}
 
 
 def test_at_a_fifth_of_faulty_requests_500_users_end_equal_to_the_truth() -> None:

@@ -302,7 +302,9 @@ def test_the_page_on_limits_counts_as_a_load_does(desk: Desk) -> None:
     first = limits.first_load(200, 10, users_only=False)
     assert desk.clock.time() - began == pytest.approx(first.seconds, rel=CLOSE)
     assert sum(desk.requests().values()) == pytest.approx(sum(first.requests.values()), rel=CLOSE)
-    assert desk.requests()["events"] == 400
+    # on a busy machine a request can arrive after the clock has jumped: it is refused, and sent again
+    answered = [request for request in desk.server.requests if request.status == 200]
+    assert sum(request.endpoint == "events" for request in answered) == 400
 
 
 @pytest.mark.parametrize(

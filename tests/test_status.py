@@ -391,8 +391,17 @@ def test_a_run_that_kept_nothing_is_not_taken_for_another_pipelines(
 ) -> None:
     monkeypatch.setenv("SOURCES__LEADBOXER__API_KEY", "wrong")
     assert load() == 5
-    assert "Nothing that a run of this pipeline has read is here; the next one begins anew." in shown(capsys)
+    assert "This pipeline covers nothing here, so its next run begins anew." in shown(capsys)
     assert "another name" not in shown(capsys)
+
+
+@pytest.mark.usefixtures("account")
+def test_a_one_off_is_not_taken_for_another_pipelines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("--end-date", "2999-01-01") == 0
+    told = shown(capsys)
+    assert "another name" not in told
+    assert "(A run with an end date loads without covering anything.)" in told
+    assert "Last runs into" in told
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

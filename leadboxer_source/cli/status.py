@@ -89,9 +89,9 @@ def command(*, as_json: bool, **options: Any) -> None:
     else:
         if place.is_missing:
             say(f"There is no {place.db or place.file}.")
-        if loaded and not scopes:
+        if others := _others(pipeline) if loaded and not scopes else []:
             say("What is here was loaded by a pipeline of another name; see what it covers with")
-            for name in sorted(name for name, state in states_there(pipeline).items() if scopes_of(state, {}, 0)):
+            for name in others:
                 say(f"  {place._replace(name=name).command('status')}")
             say()
         whose = f"into {place.dataset}, by any pipeline" if loaded else "of this pipeline"
@@ -103,6 +103,11 @@ def command(*, as_json: bool, **options: Any) -> None:
         show_plan(Terminal(), plan, kept.get("spent"), scopes, now)
         if scopes or runs:
             say(f"\nFor dlt this is the pipeline {pipeline.pipeline_name}.")
+
+
+def _others(pipeline: dlt.Pipeline) -> list[str]:
+    """Names the pipelines that cover something of what is in the same place."""
+    return sorted(name for name, state in states_there(pipeline).items() if scopes_of(state, {}, 0))
 
 
 def scopes_of(state: Mapping[str, Any], kept: Mapping[str, Any], now_ms: int) -> list[Scope]:
@@ -142,7 +147,8 @@ def show(
     if not scopes and not runs and not running:
         console.print("Nothing is loaded yet; `leadboxer plan` tells what it would take, `leadboxer sync` begins.")
     elif not scopes:
-        console.print("Nothing that a run of this pipeline has read is here; the next one begins anew.\n")
+        console.print("This pipeline covers nothing here, so its next run begins anew.", soft_wrap=True)
+        console.print("(A run with an end date loads without covering anything.)\n", soft_wrap=True)
     for scope in scopes:
         _show_scope(console, scope)
     if runs:

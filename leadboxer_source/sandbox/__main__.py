@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     option("--port", _number(int, 65_535), "INTEGER", 0, "Where to listen.", shown="any free port")
     option("--users", count, "INTEGER", 200, "How many there are.")
     option("--days", amount, "FLOAT", 90, "Over how many days they were last seen.")
-    option("--seed", int, "INTEGER", 1, "The same seed makes the same data.")
+    option("--seed", int, "INTEGER", 1, "The same seed makes the same people.")
     option("--rate-limit", _rate, "TEXT", "10/minute", "Requests that each endpoint allows, or unlimited.")
     option("--faults", _number(float, 1), "FLOAT", 0.0, "Share of requests that meet a passing fault.")
     option("--live", amount, "FLOAT", 0.0, "Users who become active in a minute.")

@@ -38,7 +38,7 @@ class World:
     """A dataset.
 
     Args:
-        seed: The same seed makes the same data.
+        seed: The same seed makes the same people; what they do depends on the time too.
         users: How many users there are.
         days: Over how many days before `now_ms` they were last seen.
         now_ms: Epoch milliseconds of the newest activity there can be.
