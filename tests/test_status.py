@@ -302,7 +302,7 @@ def test_what_was_taken_away_is_not_told_as_covered(
         account.rows("DROP SCHEMA lb CASCADE")
     assert status(capsys)["scopes"] == []
     assert " %" not in shown(capsys)
-    assert "the next one begins anew" in shown(capsys)
+    assert "its next run begins anew" in shown(capsys)
 
 
 def test_an_older_copy_is_told_as_what_it_is(account: Desk, capsys: pytest.CaptureFixture[str]) -> None:
