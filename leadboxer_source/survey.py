@@ -147,12 +147,11 @@ class Survey:
             return Ask(whole, whole)
         gaps = self._gaps()
         expected = sum(self._estimate(gap) for gap in gaps)
-        listed = sum(len(part.seen) for part in self._listed)
         on = Ask(Stretch(whole.lo, self._reached), whole, self._token) if self._token else None
         left = (self._most - self.spent) * self._largest
         if not gaps or (on and expected <= 0.9 * left):
             return on if gaps else None
-        if self.doubt() <= _SURE_ENOUGH * (listed + expected):
+        if self.doubt() <= _SURE_ENOUGH * (self._users_listed + expected):
             return None
         for gap in sorted(gaps, key=lambda gap: self._bias(gap) + self._chance(gap), reverse=True):
             if middle := self._middle(gap):
@@ -199,7 +198,7 @@ class Survey:
         scale = 1.0
         expected = sum(self._estimate(gap) for gap in gaps)
         if self._counted is not None and expected:
-            scale = max(0.0, self._counted - sum(len(part.seen) for part in self._listed)) / expected
+            scale = max(0.0, self._counted - self._users_listed) / expected
         for gap in gaps:
             found += self._between(gap, scale)
         return sorted(found, key=lambda piece: piece.stretch, reverse=True)
@@ -210,6 +209,10 @@ class Survey:
             return 0.0
         gaps = self._gaps()
         return sum(self._bias(gap) for gap in gaps) + math.hypot(*(self._chance(gap) for gap in gaps))
+
+    @property
+    def _users_listed(self) -> int:
+        return sum(len(part.seen) for part in self._listed)
 
     @property
     def _counted(self) -> int | None:

@@ -56,14 +56,9 @@ def test_hours_and_days_without_activity_hardly_count() -> None:
 
 def test_how_many_are_in_a_sample_says_nothing_of_its_hours() -> None:
     """Evenings were listed of a busy week, mornings of a quiet one; within each, all hours are alike."""
-    rhythm = rhythm_of(
-        [
-            Sample(Stretch(12 * HOUR_MS, DAY_MS), list(range(12 * HOUR_MS, DAY_MS, HOUR_MS // 90))),
-            Sample(
-                Stretch(WEEK_MS, WEEK_MS + 12 * HOUR_MS), list(range(WEEK_MS, WEEK_MS + 12 * HOUR_MS, HOUR_MS // 9))
-            ),
-        ]
-    )
+    evening, morning = Stretch(12 * HOUR_MS, DAY_MS), Stretch(WEEK_MS, WEEK_MS + 12 * HOUR_MS)
+    samples = [Sample(evening, range(*evening, HOUR_MS // 90)), Sample(morning, range(*morning, HOUR_MS // 9))]
+    rhythm = rhythm_of(samples)
     assert share(rhythm, Stretch(0, 12 * HOUR_MS)) == pytest.approx(1 / 14, rel=0.02)
 
 
